@@ -1,0 +1,116 @@
+//! What composition yields: programs with symbolic map references, the maps they use, and their BTF.
+
+use crate::Insn;
+
+/// A chain ready to be loaded. Everything but file descriptors is in it.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The programs. The fused engine makes one; the first is what the interface runs.
+    pub programs: Vec<ProgramImage>,
+    /// Every map that a program refers to, once; [`Target`] indexes this list.
+    pub maps: Vec<MapUse>,
+    /// Raw little-endian BTF of all modules together, as `BPF_BTF_LOAD` takes it; empty when no module has any.
+    pub btf: Vec<u8>,
+}
+
+/// One program, as `BPF_PROG_LOAD` takes it but for file descriptors.
+#[derive(Clone, Debug)]
+pub struct ProgramImage {
+    /// Kernel name, at most 15 octets.
+    pub name: String,
+    /// The main program followed by its subprograms; calls among them are resolved.
+    pub insns: Vec<Insn>,
+    /// Where map references go into `insns`.
+    pub relocations: Vec<Relocation>,
+    /// `struct bpf_func_info` records of 8 octets each (insn_off, type_id), little-endian.
+    pub func_info: Vec<u8>,
+    /// `struct bpf_line_info` records of 16 octets each, little-endian.
+    pub line_info: Vec<u8>,
+    /// Licence string, e.g. `Dual MIT/GPL`.
+    pub license: String,
+    /// `BPF_F_XDP_HAS_FRAGS`.
+    pub frags: bool,
+    /// Which module an instruction belongs to: (index of its first instruction, module name), ascending.
+    pub origins: Vec<(u32, String)>,
+}
+
+/// A place in [`ProgramImage::insns`], always the first half of a 64-bit immediate load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relocation {
+    /// Index of the instruction.
+    pub insn: usize,
+    /// What goes there.
+    pub target: Target,
+}
+
+/// What a [`Relocation`] refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The map itself: source register `BPF_PSEUDO_MAP_FD`, immediate the file descriptor.
+    Map {
+        /// Index into [`Image::maps`].
+        map: usize,
+    },
+    /// An address inside the map's first value: source register `BPF_PSEUDO_MAP_VALUE`, second immediate the offset.
+    Value {
+        /// Index into [`Image::maps`].
+        map: usize,
+        /// Octets from the start of the value.
+        offset: u32,
+    },
+}
+
+/// Who a map belongs to, and so where it is pinned and how long it lives.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum MapOwner {
+    /// The chain on one interface: exit counters, packet context.
+    Chain,
+    /// A module of chains.yaml, by name; lives as long as some chain of the network namespace uses the module.
+    Module(String),
+}
+
+/// A map that an image refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapUse {
+    /// Who owns it.
+    pub owner: MapOwner,
+    /// Its definition. `owner` and `def.name` together name the map.
+    pub def: MapDef,
+}
+
+/// The kernel's number of a map type (`enum bpf_map_type`).
+pub type MapType = u32;
+
+/// A map as an object defines it, after chains.yaml's overrides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapDef {
+    /// Name as in the object; the kernel is given the first 15 octets.
+    pub name: String,
+    /// `enum bpf_map_type`.
+    pub map_type: MapType,
+    /// Octets.
+    pub key_size: u32,
+    /// Octets; of one CPU's value for per-CPU maps.
+    pub value_size: u32,
+    /// Entries, or octets for a ring buffer.
+    pub max_entries: u32,
+    /// `BPF_F_*` creation flags.
+    pub flags: u32,
+    /// Type id of the key in [`Image::btf`], 0 when there is none.
+    pub btf_key: u32,
+    /// Type id of the value in [`Image::btf`], 0 when there is none.
+    pub btf_value: u32,
+    /// For maps of maps: the inner map's definition.
+    pub inner: Option<Box<MapDef>>,
+    /// First value of a global data section.
+    pub initial: Option<InitialData>,
+}
+
+/// Contents of `.rodata`, `.data` or `.bss`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InitialData {
+    /// The value of entry 0.
+    pub bytes: Vec<u8>,
+    /// Freeze the map after it is filled (`.rodata`).
+    pub frozen: bool,
+}

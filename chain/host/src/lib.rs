@@ -1,0 +1,1 @@
+//! The kernel side: bpf system calls, links, pins, interfaces, transactions.

@@ -1,0 +1,1 @@
+//! chains.yaml as a typed chain: parsing, validation, plan.

@@ -1,0 +1,1 @@
+//! BPF map state as typed values: codec, import, export.

@@ -1,0 +1,76 @@
+//! Keys and values of the GRE side: tunnels in, customers, tunnels out.
+
+use crate::{Be32, Ipv4, sized};
+
+/// Key of `gre-decap`'s `tunnels`: the outer addresses of a packet that arrives.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct GreKey {
+    /// Outer source, the far end.
+    pub remote: Ipv4,
+    /// Outer destination, our address.
+    pub local: Ipv4,
+}
+
+/// Value of `gre-decap`'s `tunnels`: whose packets arrive there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GreIngress {
+    /// The customer, the name space of the inner addresses.
+    pub customer: u32,
+    /// The tunnel's number, from 1; key of `gre-steer`'s `tunnels`.
+    pub tunnel: u32,
+    /// Key that packets must carry when `flags` has [`tunnel_flags::HAS_KEY`].
+    pub key: Be32,
+    /// Prefix of the tunnel's inside addresses, where BGP and keepalives live; `0.0.0.0` when there is none.
+    pub inside: Ipv4,
+    /// Length of `inside` in bits, 1 to 32; 0 when there is none.
+    pub inside_len: u8,
+    /// Any of [`tunnel_flags`].
+    pub flags: u8,
+    /// Octets of padding, zero.
+    pub reserved: [u8; 2],
+}
+
+/// Bits of [`GreIngress::flags`] and [`GreTunnel::flags`].
+pub mod tunnel_flags {
+    /// The tunnel has a key: sent, and required on receipt.
+    pub const HAS_KEY: u8 = 1;
+    /// Verify a GRE checksum that is present (else a packet with one is refused).
+    pub const VERIFY_CHECKSUM: u8 = 2;
+    /// Outer DF is 0, so that routers may fragment the outer packet.
+    pub const ALLOW_FRAGMENTS: u8 = 4;
+}
+
+/// Tunnels that one customer can have at most.
+pub const CUSTOMER_TUNNELS: usize = 4;
+
+/// Value of `gre-steer`'s `customers`, keyed by the customer's number: which tunnels its packets take.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Customer {
+    /// Numbers of the tunnels; the first `count` of them are used.
+    pub tunnels: [u32; CUSTOMER_TUNNELS],
+    /// Tunnels in use, 1 to [`CUSTOMER_TUNNELS`].
+    pub count: u32,
+}
+
+/// Value of `gre-steer`'s `tunnels`, keyed by the tunnel's number: how to encapsulate.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GreTunnel {
+    /// Outer source, our address.
+    pub local: Ipv4,
+    /// Outer destination, the far end.
+    pub remote: Ipv4,
+    /// Key to send when `flags` has [`tunnel_flags::HAS_KEY`].
+    pub key: Be32,
+    /// Outer TTL; 0 means 64.
+    pub ttl: u8,
+    /// Any of [`tunnel_flags`].
+    pub flags: u8,
+    /// Octets of padding, zero.
+    pub reserved: [u8; 2],
+}
+
+sized!(GreKey = 8, GreIngress = 20, Customer = 20, GreTunnel = 16);

@@ -1,0 +1,102 @@
+//! Rules of `acl` and counters of `stats`.
+
+use crate::{Ipv6, sized};
+
+/// Rules that `acl` holds at most.
+pub const ACL_RULES: u32 = 1000;
+
+/// Value of `acl`'s `rules`, an array in order of evaluation: the first rule that matches decides.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AclRule {
+    /// Inner source prefix; IPv4 is IPv4-mapped.
+    pub src: Ipv6,
+    /// Inner destination prefix; IPv4 is IPv4-mapped.
+    pub dst: Ipv6,
+    /// Customer, when `flags` has [`acl_flags::CUSTOMER`].
+    pub customer: u32,
+    /// Lowest and highest source port, both inclusive; checked when `flags` has [`acl_flags::SRC_PORT`].
+    pub src_port: [u16; 2],
+    /// Lowest and highest destination port, both inclusive; checked when `flags` has [`acl_flags::DST_PORT`].
+    pub dst_port: [u16; 2],
+    /// Length of `src` in bits of the IPv6 address (an IPv4 /24 is 120); 0 matches every address of both families.
+    pub src_len: u8,
+    /// Length of `dst` in bits, as `src_len`.
+    pub dst_len: u8,
+    /// IP protocol number, when `flags` has [`acl_flags::PROTOCOL`].
+    pub protocol: u8,
+    /// [`acl_action`] on a match.
+    pub action: u8,
+    /// Any of [`acl_flags`]; a rule without [`acl_flags::ENABLED`] is skipped.
+    pub flags: u32,
+    /// Octets of padding, zero.
+    pub reserved: [u8; 4],
+}
+
+/// Bits of [`AclRule::flags`].
+pub mod acl_flags {
+    /// The rule is in force.
+    pub const ENABLED: u32 = 1;
+    /// `customer` is compared.
+    pub const CUSTOMER: u32 = 2;
+    /// `protocol` is compared.
+    pub const PROTOCOL: u32 = 4;
+    /// `src_port` is compared; a packet without ports does not match.
+    pub const SRC_PORT: u32 = 8;
+    /// `dst_port` is compared; a packet without ports does not match.
+    pub const DST_PORT: u32 = 16;
+}
+
+/// Values of [`AclRule::action`] and [`AclConfig::default_action`].
+pub mod acl_action {
+    /// The packet goes on to the next slot.
+    pub const ALLOW: u8 = 0;
+    /// The packet is dropped and counted.
+    pub const DENY: u8 = 1;
+}
+
+/// The one value of `acl`'s `config`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AclConfig {
+    /// Rules in use: entries 0 to `count - 1` of `rules` are looked at.
+    pub count: u32,
+    /// [`acl_action`] for a packet that no rule matches.
+    pub default_action: u8,
+    /// 1: judge every IP packet; 0: only those that a decapsulator claimed.
+    pub all_packets: u8,
+    /// Octets of padding, zero.
+    pub reserved: [u8; 2],
+}
+
+/// Key of `stats`' `customers`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CustomerKey {
+    /// The customer's number.
+    pub customer: u32,
+    /// [`direction`](crate::direction) of the packets.
+    pub direction: u32,
+}
+
+/// Packets and octets. Octets count inner IP packets as they were when decapsulated.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Octets.
+    pub bytes: u64,
+}
+
+/// Value of `stats`' `sessions`, an array by the session's number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionCounters {
+    /// Forwarded toward the cloud.
+    pub uplink: Counter,
+    /// Forwarded toward the radio network.
+    pub downlink: Counter,
+}
+
+sized!(AclRule = 56, AclConfig = 8, CustomerKey = 8, Counter = 16, SessionCounters = 32);
