@@ -1,0 +1,73 @@
+//! The `xdpchain` binary, run as its users run it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Netns;
+
+/// What one run of the binary gave.
+#[derive(Debug)]
+pub struct Run {
+    /// Exit status; 128 and up by a signal.
+    pub status: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Run {
+    /// This run, when it ended with `status`.
+    ///
+    /// # Panics
+    /// When it ended with another one, with everything it printed.
+    #[track_caller]
+    pub fn expect(self, status: i32) -> Self {
+        assert_eq!(self.status, status, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+}
+
+/// The binary under test: `XDPCHAIN_BIN`, else what `cargo xtask build` or `cargo build -p xdpchain` made.
+///
+/// # Panics
+/// When there is none.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("XDPCHAIN_BIN") {
+        return PathBuf::from(path);
+    }
+    let target = target_dir();
+    ["release", "debug"]
+        .iter()
+        .map(|profile| target.join(profile).join("xdpchain"))
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| panic!("no xdpchain binary in `{}`\nhelp: cargo xtask build", target.display()))
+}
+
+/// The top folder of the repository.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate is a folder of the workspace")
+}
+
+/// Where cargo puts what it builds.
+pub fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
+/// Runs `xdpchain ARGS` in namespace `ns` and folder `dir`.
+pub fn xdpchain(ns: &Netns, dir: &Path, args: &[&str]) -> Run {
+    let mut command = Command::new(binary());
+    command.args(args).current_dir(dir).env("NO_COLOR", "1").env_remove("RUST_LOG");
+    run(ns, &mut command)
+}
+
+/// Runs any command in namespace `ns`.
+pub fn run(ns: &Netns, command: &mut Command) -> Run {
+    use std::os::unix::process::ExitStatusExt;
+    let output = ns.output(command);
+    Run {
+        status: output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0)),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
