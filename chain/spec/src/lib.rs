@@ -1,1 +1,16 @@
-//! chains.yaml as a typed chain: parsing, validation, plan.
+//! chains.yaml as a typed chain: parsing, validation, and the edits that `add` and `remove` make.
+//!
+//! Pure: text goes in, types or an error with its place in the text come out. A [`Config`] that
+//! [`Config::parse`] returns has passed every check that needs no object file and no kernel.
+#![forbid(unsafe_code)]
+
+mod edit;
+mod model;
+mod verdict;
+
+pub use edit::{EditError, Position};
+pub use model::{
+    BUILTIN_PREFIX, BadMapRef, ChainDefault, ChainSpec, Config, Engine, MapOverride, MapRef, Mode,
+    ModuleSpec, ObjectRef, Place, SlotSpec, SourceSpec, VERSION,
+};
+pub use verdict::{UnknownVerdict, Verdict, VerdictSet};
