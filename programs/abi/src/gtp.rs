@@ -89,10 +89,4 @@ pub mod endpoint_flags {
     pub const NO_ECHO: u32 = 1;
 }
 
-sized!(
-    UplinkKey = 8,
-    UplinkSession = 40,
-    DownlinkKey = 20,
-    DownlinkSession = 20,
-    Endpoint = 4,
-);
+sized!(UplinkKey = 8, UplinkSession = 40, DownlinkKey = 20, DownlinkSession = 20, Endpoint = 4);

@@ -20,6 +20,10 @@ pub use gtp::*;
 pub use policy::*;
 pub use reason::*;
 
+/// Bit of a program's return value, beside the verdict: the chain ends here with that verdict, whatever the slot's
+/// `proceed_on` says. Only a module that knows xdpchain sets it; run alone, the kernel would take the value for unknown.
+pub const XDPCHAIN_FINAL: u32 = 0x100;
+
 /// An IPv4 address in network byte order.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
