@@ -5,13 +5,13 @@ use std::path::Path;
 use anyhow::Context as _;
 
 /// Builds `packages` (names of `xdpchain_ebpf_build::PROGRAMS` or `RUST_EXAMPLES`) into `out`, as `<package>.o`.
-pub fn build(packages: &[&str], out: &Path) -> anyhow::Result<()> {
+pub(crate) fn build(packages: &[&str], out: &Path) -> anyhow::Result<()> {
     xdpchain_ebpf_build::build(packages, out).context("building the packet programs")?;
     Ok(())
 }
 
 /// Builds the third-party examples, C and Rust, into `out`, as `<name>.o`.
-pub fn build_examples(out: &Path) -> anyhow::Result<()> {
+pub(crate) fn build_examples(out: &Path) -> anyhow::Result<()> {
     xdpchain_ebpf_build::build_c_examples(out).context("building the C examples")?;
     build(&xdpchain_ebpf_build::RUST_EXAMPLES, out)
 }

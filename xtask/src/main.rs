@@ -1,1 +1,95 @@
-fn main() {}
+//! Developer commands: `cargo xtask COMMAND`.
+#![forbid(unsafe_code)]
+
+mod ci;
+mod ebpf;
+mod run;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::setup::Missing;
+
+#[derive(Parser)]
+#[command(name = "xtask", bin_name = "cargo xtask", about = "Developer commands of xdpchain")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what building and testing needs
+    Setup(Install),
+    /// Build the packet programs (target/ebpf) and the binary (target/release/xdpchain)
+    Build,
+    /// Show the whole idea on real packets: three namespaces, GTP-U in, GRE out, a chain that changes meanwhile
+    Demo {
+        #[command(flatten)]
+        install: Install,
+        /// What the demo itself takes, after `--`: see `cargo xtask demo -- --help`
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Run the tests
+    Test {
+        #[command(flatten)]
+        install: Install,
+        #[command(flatten)]
+        which: test::Which,
+    },
+    /// Run clippy with warnings as errors, and cargo-deny where it is installed
+    Lint,
+    /// Format every crate
+    Fmt {
+        /// Change nothing, fail when something would change
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build the documentation with warnings as errors
+    Doc,
+    /// Run everything that has to pass before a change lands
+    Ci(Install),
+}
+
+#[derive(Args, Clone, Copy)]
+struct Install {
+    /// Install nothing; list what is missing and stop
+    #[arg(long)]
+    no_install: bool,
+}
+
+fn main() -> ExitCode {
+    match execute(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<Missing>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn execute(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Setup(install) => setup::ensure(install.no_install),
+        Command::Build => ci::build(),
+        Command::Demo { install, arguments } => {
+            setup::ensure(install.no_install)?;
+            ci::build()?;
+            ci::demo(&arguments)
+        }
+        Command::Test { install, which } => {
+            setup::ensure(install.no_install)?;
+            let tally = test::run(&which)?;
+            println!("{tally}");
+            tally.check()
+        }
+        Command::Lint => ci::lint(),
+        Command::Fmt { check } => ci::fmt(check),
+        Command::Doc => ci::doc(),
+        Command::Ci(install) => ci::everything(install.no_install),
+    }
+}

@@ -1,0 +1,93 @@
+//! The steps that CI is made of.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Context as _;
+
+use crate::run::{cargo, output, run, target_dir};
+use crate::{ebpf, setup, test};
+
+/// Packets of the demo in CI: enough for every swap to happen under traffic.
+const DEMO_PACKETS: &str = "60000";
+
+/// Where the packet programs and the third-party examples are put as objects.
+pub(crate) fn objects() -> PathBuf {
+    target_dir().join("ebpf")
+}
+
+/// Builds the objects and the binary.
+pub(crate) fn build() -> anyhow::Result<()> {
+    let out = objects();
+    eprintln!("build: packet programs and examples, into {}", out.display());
+    ebpf::build(&xdpchain_ebpf_build::PROGRAMS, &out)?;
+    ebpf::build_examples(&out)?;
+    run(&mut cargo(&["build", "--release", "-p", "xdpchain"]))
+}
+
+/// Runs the demo with `arguments`.
+pub(crate) fn demo(arguments: &[String]) -> anyhow::Result<()> {
+    let mut command = cargo(&["run", "--quiet", "--release", "-p", "xdpchain-tests", "--bin", "demo", "--"]);
+    command.args(arguments);
+    command.env("XDPCHAIN_BIN", target_dir().join("release/xdpchain"));
+    command.env("XDPCHAIN_EBPF", objects());
+    run(&mut command)
+}
+
+/// Formats, or checks the format of, every crate.
+pub(crate) fn fmt(check: bool) -> anyhow::Result<()> {
+    let mut command = cargo(&["fmt", "--all"]);
+    if check {
+        command.arg("--check");
+    }
+    run(&mut command)
+}
+
+/// Clippy over everything that runs in user space, and cargo-deny when it is there.
+pub(crate) fn lint() -> anyhow::Result<()> {
+    // The packet programs are compiled for another target, with warnings shown, by `build`.
+    for packages in [&[][..], &["-p", "xdpchain-tests"]] {
+        let mut command = cargo(&["clippy", "--all-targets"]);
+        run(command.args(packages).args(["--", "-D", "warnings"]))?;
+    }
+    if output(&mut cargo(&["deny", "--version"])).is_some() {
+        run(&mut cargo(&["deny", "check", "bans", "licenses", "sources"]))
+    } else {
+        eprintln!("lint: cargo-deny is not installed, deny.toml was not checked (cargo install cargo-deny)");
+        Ok(())
+    }
+}
+
+/// The documentation, whose broken links are errors.
+pub(crate) fn doc() -> anyhow::Result<()> {
+    run(cargo(&["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// Everything, in the order in which it fails soonest.
+pub(crate) fn everything(no_install: bool) -> anyhow::Result<()> {
+    let mut times = Vec::new();
+    let mut tally = test::Tally::default();
+    let mut step = |name: &'static str, action: &mut dyn FnMut() -> anyhow::Result<()>| {
+        eprintln!("\n== {name}");
+        let start = Instant::now();
+        action().context(name)?;
+        times.push((name, start.elapsed().as_secs()));
+        anyhow::Ok(())
+    };
+    step("fmt", &mut || fmt(true))?;
+    step("setup", &mut || setup::ensure(no_install))?;
+    step("build", &mut build)?;
+    step("lint", &mut lint)?;
+    step("doc", &mut doc)?;
+    step("test", &mut || {
+        tally = test::run(&test::Which::default())?;
+        tally.check()
+    })?;
+    step("demo", &mut || demo(&["--packets".to_owned(), DEMO_PACKETS.to_owned()]))?;
+    println!();
+    for (name, seconds) in times {
+        println!("{name:>8} {seconds:>5} s");
+    }
+    println!("{tally}");
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! The tests, counted over every test program that cargo runs.
+
+use std::fmt;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use crate::ci;
+use crate::run::{cargo, show, target_dir};
+
+/// Which tests to run; all without any option.
+#[derive(Args, Clone, Default)]
+pub(crate) struct Which {
+    /// Only those that need no root
+    #[arg(long, conflicts_with = "netns")]
+    unit: bool,
+    /// Only those that need root: network namespaces and the kernel
+    #[arg(long)]
+    netns: bool,
+    /// Only those whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+}
+
+/// How many tests ran.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    passed: u64,
+    failed: u64,
+    /// Test programs that did not end in a result, and builds that failed.
+    broken: u64,
+    seconds: u64,
+}
+
+impl Tally {
+    /// Adds one line of a test program's output, when it is one with a result.
+    fn add(&mut self, line: &str) {
+        let Some(rest) = line.strip_prefix("test result: ") else { return };
+        for part in rest.split(['.', ';']) {
+            let mut words = part.split_whitespace();
+            let count = words.next().and_then(|n| n.parse::<u64>().ok());
+            match (count, words.next()) {
+                (Some(n), Some("passed")) => self.passed += n,
+                (Some(n), Some("failed")) => self.failed += n,
+                _ => {}
+            }
+        }
+    }
+
+    /// Fails unless tests ran and all of them passed.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        if self.failed + self.broken > 0 {
+            bail!("{} tests failed, {} test runs did not end well", self.failed, self.broken);
+        }
+        if self.passed == 0 {
+            bail!("no test ran\nhelp: check `--filter`");
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed, in {} s", self.passed, self.failed, self.seconds)
+    }
+}
+
+/// Runs the tests, shows their output and counts them. A failing test fails the tally, not this function.
+pub(crate) fn run(which: &Which) -> anyhow::Result<Tally> {
+    let start = Instant::now();
+    let mut tally = Tally::default();
+    if !which.netns {
+        cargo_test(&[], which, &mut tally)?;
+    }
+    if !which.unit {
+        ci::build()?;
+        cargo_test(&["-p", "xdpchain-tests"], which, &mut tally)?;
+    }
+    tally.seconds = start.elapsed().as_secs();
+    Ok(tally)
+}
+
+fn cargo_test(packages: &[&str], which: &Which, tally: &mut Tally) -> anyhow::Result<()> {
+    let mut command = cargo(&["test", "--no-fail-fast"]);
+    command.args(packages);
+    if let Some(filter) = &which.filter {
+        command.args(["--", filter]);
+    }
+    // The root tests run the binary that users get, not one built for debugging.
+    command.env("XDPCHAIN_BIN", target_dir().join("release/xdpchain"));
+    command.env("XDPCHAIN_EBPF", ci::objects());
+    let shown = show(&command);
+    eprintln!("$ {shown}");
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run `{shown}`"))?;
+    let stdout = child.stdout.take().expect("the output is piped");
+    let failed = tally.failed;
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("reading what the tests print")?;
+        println!("{line}");
+        tally.add(&line);
+    }
+    let status = child.wait().with_context(|| format!("waiting for `{shown}`"))?;
+    if !status.success() && tally.failed == failed {
+        tally.broken += 1;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_summed_and_other_lines_ignored() {
+        let mut tally = Tally::default();
+        tally.add("running 3 tests");
+        tally.add(
+            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.10s",
+        );
+        tally.add("test a ... test result: ok. 9 passed");
+        assert!(tally.check().is_ok());
+        tally.add("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s");
+        assert_eq!((tally.passed, tally.failed), (15, 2));
+        assert!(tally.check().is_err());
+    }
+
+    #[test]
+    fn a_run_without_any_test_is_no_success() {
+        assert!(Tally::default().check().is_err());
+    }
+}
