@@ -1,0 +1,127 @@
+//! The flow that an IP packet belongs to: addresses, protocol and, where they can be known, ports.
+
+use xdpchain_abi::Ipv6;
+
+use crate::{
+    Octets,
+    bytes::{u16_at, u32_at},
+    ethernet::ethertype,
+    ipv4, ipv6, protocol,
+};
+
+/// A flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Source address; IPv4 is IPv4-mapped.
+    pub source: Ipv6,
+    /// Destination address; IPv4 is IPv4-mapped.
+    pub destination: Ipv6,
+    /// The upper layer's protocol.
+    pub protocol: u8,
+    /// Ports of TCP, UDP and SCTP; `None` for other protocols and for every part of a fragmented packet, as only the
+    /// first part has them.
+    pub ports: Option<Ports>,
+}
+
+/// The two ports of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// Source port.
+    pub source: u16,
+    /// Destination port.
+    pub destination: u16,
+}
+
+impl Flow {
+    /// The flow of the IP packet that begins at `offset` and is of type `ethertype`. `None` when that is neither IPv4
+    /// nor IPv6, or when the packet ends within its headers.
+    #[inline(always)]
+    pub fn parse<O: Octets + ?Sized>(packet: &O, ethertype: u16, offset: usize) -> Option<Self> {
+        match ethertype {
+            ethertype::IPV4 => Self::parse_ipv4(packet, offset),
+            ethertype::IPV6 => Self::parse_ipv6(packet, offset),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn parse_ipv4<O: Octets + ?Sized>(packet: &O, offset: usize) -> Option<Self> {
+        let view = ipv4::View(packet.at(offset)?);
+        if view.version() != 4 || view.header_len() < ipv4::LEN {
+            return None;
+        }
+        let mut flow = Self {
+            source: Ipv6::mapped(view.source()),
+            destination: Ipv6::mapped(view.destination()),
+            protocol: view.protocol(),
+            ports: None,
+        };
+        if !view.is_fragment() {
+            flow.ports = Ports::parse(packet, flow.protocol, offset + view.header_len())?;
+        }
+        Some(flow)
+    }
+
+    #[inline(always)]
+    fn parse_ipv6<O: Octets + ?Sized>(packet: &O, offset: usize) -> Option<Self> {
+        let view = ipv6::View(packet.at(offset)?);
+        if view.version() != 6 {
+            return None;
+        }
+        let mut flow = Self {
+            source: view.source(),
+            destination: view.destination(),
+            protocol: view.next_header(),
+            ports: None,
+        };
+        let upper = ipv6::UpperLayer::parse(packet, flow.protocol, offset + ipv6::LEN)?;
+        flow.protocol = upper.protocol;
+        if !upper.fragment {
+            flow.ports = Ports::parse(packet, flow.protocol, upper.offset)?;
+        }
+        Some(flow)
+    }
+
+    /// A number that both directions of the flow share, evenly spread.
+    #[inline(always)]
+    pub fn symmetric_hash(&self) -> u32 {
+        // Sums and exclusive ors do not care for order; both, so that neighbouring pairs of addresses
+        // with the same sum differ in the other.
+        let (a, b) = (fold(&self.source), fold(&self.destination));
+        let mut hash = mix(a ^ b) ^ a.wrapping_add(b);
+        if let Some(ports) = self.ports {
+            let (a, b) = (ports.source as u32, ports.destination as u32);
+            hash = mix(hash ^ (a ^ b) << 16 ^ a.wrapping_add(b));
+        }
+        mix(hash ^ self.protocol as u32)
+    }
+}
+
+impl Ports {
+    /// The ports at `offset` when `protocol` has any. The outer `None` says that the packet ends before them.
+    #[inline(always)]
+    fn parse<O: Octets + ?Sized>(packet: &O, protocol: u8, offset: usize) -> Option<Option<Self>> {
+        if !matches!(protocol, protocol::TCP | protocol::UDP | protocol::SCTP) {
+            return Some(None);
+        }
+        let octets: &[u8; 4] = packet.at(offset)?;
+        Some(Some(Self { source: u16_at(octets, 0), destination: u16_at(octets, 2) }))
+    }
+}
+
+/// An address in 32 bits, all of its bits in use.
+#[inline(always)]
+const fn fold(address: &Ipv6) -> u32 {
+    let octets = &address.octets;
+    mix(u32_at(octets, 0) ^ mix(u32_at(octets, 4))) ^ mix(u32_at(octets, 8) ^ mix(u32_at(octets, 12)))
+}
+
+/// A one-to-one map of 32-bit numbers in which each bit of the result depends on each bit of `x`.
+#[inline(always)]
+const fn mix(mut x: u32) -> u32 {
+    x ^= x >> 16;
+    x = x.wrapping_mul(0x9e37_79b1);
+    x ^= x >> 15;
+    x = x.wrapping_mul(0x85eb_ca77);
+    x ^ x >> 13
+}
