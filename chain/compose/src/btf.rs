@@ -6,7 +6,11 @@
 //! with [`Btf::append`], and the string section is made afresh by [`Btf::to_bytes`].
 
 mod error;
+mod ext;
+mod layout;
+mod maps;
 mod parse;
+mod sanitize;
 mod types;
 mod write;
 
@@ -14,6 +18,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use error::BtfError;
+pub use ext::{BtfExt, CoreRelo, ExtSection, FuncInfo, LineInfo};
+pub use layout::LayoutDiff;
+pub use maps::{BtfMapDef, MAPS_SECTION, kernel_takes_types};
+pub use sanitize::Features;
 pub use types::{
     Composite, EnumValue, Enumeration, Kind, Linkage, Member, Name, Param, SecVar, Type, TypeId, encoding,
 };
@@ -167,6 +175,11 @@ impl Btf {
     /// there. For `.BTF.ext` records, whose strings are not names of types.
     pub fn intern(&mut self, text: &str) -> u32 {
         self.interned.offset(&Name::from(text))
+    }
+
+    /// As [`Btf::intern`], sharing the text.
+    fn intern_name(&mut self, name: &Name) -> u32 {
+        self.interned.offset(name)
     }
 
     /// The string at an offset of the string section that this was parsed from; `None` past its end.

@@ -95,4 +95,28 @@ pub enum BtfError {
         /// The last id that exists.
         last: u32,
     },
+    /// The records of `.BTF.ext` are smaller than version 1's.
+    #[error(
+        "the records of `.BTF.ext` have {found} octets, expected at least {least}\nhelp: the object is damaged; build it again"
+    )]
+    RecordSize {
+        /// Octets of a record.
+        found: u32,
+        /// Octets of version 1's.
+        least: u32,
+    },
+    /// A map definition cannot be understood.
+    #[error("map `{map}`: {}{problem}\nhelp: define the map in section `.maps` with libbpf's macros or aya-ebpf's `btf_maps`", member_prefix(.member))]
+    Map {
+        /// Name of the map.
+        map: String,
+        /// Member of the definition, empty when it is about the whole.
+        member: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+fn member_prefix(member: &str) -> String {
+    if member.is_empty() { String::new() } else { format!("member `{member}`: ") }
 }
