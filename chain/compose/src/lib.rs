@@ -5,8 +5,17 @@
 #![forbid(unsafe_code)]
 
 pub mod btf;
+mod chain;
+mod error;
+pub mod fused;
 mod image;
 mod insn;
+mod link;
+pub mod object;
 
+pub use chain::{
+    Chain, EXIT_COLUMNS, EXIT_MAP, EXIT_ROWS, EXIT_UNKNOWN, EXIT_VALUE, Module, Slot, proceed_on,
+};
+pub use error::ComposeError;
 pub use image::{Image, InitialData, MapDef, MapOwner, MapType, MapUse, ProgramImage, Relocation, Target};
 pub use insn::Insn;

@@ -1,0 +1,98 @@
+//! Why a chain cannot be composed.
+
+use crate::object::ObjectError;
+
+/// Why a chain cannot be composed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ComposeError {
+    /// A module's object cannot be used.
+    #[error("module `{module}`: {error}")]
+    Object {
+        /// The module.
+        module: String,
+        /// What is wrong with it.
+        error: ObjectError,
+    },
+    /// A slot or an import names a module that is not given.
+    #[error("{place} names module `{module}`, which is not there\nhelp: declare it under `modules:`")]
+    NoModule {
+        /// Where it is named.
+        place: String,
+        /// The module.
+        module: String,
+    },
+    /// More slots than exit counters have rows.
+    #[error(
+        "the chain has {slots} slots, more than {limit}\nhelp: split it over two interfaces, or join modules"
+    )]
+    TooManySlots {
+        /// Slots of the chain.
+        slots: usize,
+        /// How many there can be.
+        limit: u32,
+    },
+    /// No slot at all.
+    #[error("the chain has no slots\nhelp: list at least one module under `slots:`, or detach the interface")]
+    NoSlots,
+    /// An override or an import of a map that the module does not have.
+    #[error(
+        "module `{module}` has no map `{map}`; it has: {maps}\nhelp: `xdpchain check OBJECT` lists the maps of an object"
+    )]
+    NoMap {
+        /// The module.
+        module: String,
+        /// The map.
+        map: String,
+        /// The maps that it has.
+        maps: String,
+    },
+    /// Imports lead back to where they started.
+    #[error("the import of `{module}/{map}` leads back to itself\nhelp: one module has to own the map")]
+    ImportCycle {
+        /// The module.
+        module: String,
+        /// The map.
+        map: String,
+    },
+    /// An import's definition is not the owner's.
+    #[error(
+        "map `{importer}/{map}` cannot be `{owner}/{owner_map}`: {difference}\nhelp: build both modules against the same definition of the map"
+    )]
+    Mismatch {
+        /// The module that imports.
+        importer: String,
+        /// Its name for the map.
+        map: String,
+        /// The module that owns the map.
+        owner: String,
+        /// The owner's name for it.
+        owner_map: String,
+        /// What differs, expected and found.
+        difference: String,
+    },
+    /// A module does what cannot be inlined.
+    #[error("module `{module}`, function `{function}`, instruction {insn}: {what}\nhelp: {help}")]
+    Code {
+        /// The module.
+        module: String,
+        /// The function.
+        function: String,
+        /// Index of the instruction.
+        insn: usize,
+        /// What it does.
+        what: String,
+        /// What to do.
+        help: &'static str,
+    },
+    /// A jump is too far for its encoding.
+    #[error(
+        "the chain's code is too long: a jump over {distance} instructions in {place}\nhelp: use fewer or smaller modules"
+    )]
+    JumpTooFar {
+        /// Where.
+        place: String,
+        /// Instructions.
+        distance: i64,
+    },
+}

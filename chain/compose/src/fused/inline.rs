@@ -1,0 +1,219 @@
+//! A module's functions as part of a fused program.
+//!
+//! The main body is inlined: its frame lies below the chain's own, so every offset from the frame pointer
+//! moves by the size of that, and every `exit` becomes a jump. Subprograms have frames of their own and are
+//! copied as they are.
+
+use super::asm::{Assembler, Label};
+use crate::btf::{LineInfo, Name};
+use crate::insn::{FP, call, class, code, helper};
+use crate::object::{Function, Referent};
+use crate::{ComposeError, Insn, Target};
+
+/// How a function's references are to be filled in.
+pub(super) struct Links<'a> {
+    /// The module's name, for errors and source lines.
+    pub(super) module: &'a str,
+    /// For each map of the object, its index in the image.
+    pub(super) maps: &'a [usize],
+    /// For each function of the object, its label, when it is part of the image.
+    pub(super) functions: &'a [Option<Label>],
+}
+
+/// Emits `function` with its frame `frame` octets lower and its exits going to `exit`.
+pub(super) fn main(
+    asm: &mut Assembler,
+    function: &Function,
+    links: &Links<'_>,
+    frame: i16,
+    exit: Label,
+) -> Result<(), ComposeError> {
+    copy(asm, function, links, Some((frame, exit)))
+}
+
+/// Emits `function` as a subprogram.
+pub(super) fn subprogram(
+    asm: &mut Assembler,
+    function: &Function,
+    links: &Links<'_>,
+) -> Result<(), ComposeError> {
+    copy(asm, function, links, None)
+}
+
+fn copy(
+    asm: &mut Assembler,
+    function: &Function,
+    links: &Links<'_>,
+    inlined: Option<(i16, Label)>,
+) -> Result<(), ComposeError> {
+    let error = |insn: usize, what: String, help: &'static str| ComposeError::Code {
+        module: links.module.to_owned(),
+        function: function.name.clone(),
+        insn,
+        what,
+        help,
+    };
+    let damaged = |insn, what: &str| error(insn, what.to_owned(), "build the object again");
+
+    if let Some(core) = function.core.first() {
+        return Err(error(
+            core.offset as usize / 8,
+            "needs the kernel's types (CO-RE)".into(),
+            "build the module against `linux/bpf.h` instead of `vmlinux.h`, or without `preserve_access_index`",
+        ));
+    }
+    // A label for each instruction that a branch leads to.
+    let mut targets: Vec<Option<Label>> = vec![None; function.insns.len()];
+    let mut wide = false;
+    for (i, insn) in function.insns.iter().enumerate() {
+        if std::mem::take(&mut wide) {
+            continue;
+        }
+        wide = insn.is_wide();
+        if insn.is_branch() {
+            let to = i as i64 + 1 + insn.distance();
+            let target = usize::try_from(to)
+                .ok()
+                .and_then(|to| targets.get_mut(to))
+                .ok_or_else(|| damaged(i, "a jump out of the function"))?;
+            target.get_or_insert_with(|| asm.label());
+        }
+    }
+
+    let mut files = FileNames::new(links.module);
+    let mut lines = function.lines.iter().peekable();
+    let mut references = function.references.iter().peekable();
+    let last = function.insns.len().saturating_sub(1);
+    let mut wide = false;
+    for (i, &insn) in function.insns.iter().enumerate() {
+        if let Some(label) = targets[i] {
+            if wide {
+                return Err(damaged(i, "a jump into the middle of a 64-bit load"));
+            }
+            asm.place(label);
+        }
+        if std::mem::take(&mut wide) {
+            asm.emit(insn);
+            continue;
+        }
+        while let Some(line) = lines.next_if(|l| l.insn <= i) {
+            if line.insn == i {
+                asm.line(LineInfo { file: files.of(&line.source.file), ..line.source.clone() });
+            }
+        }
+        wide = insn.is_wide();
+        if let Some(reference) = references.next_if(|r| r.insn == i) {
+            let function_label =
+                |to: usize| links.functions[to].expect("every function that is reached has a label");
+            match reference.to {
+                Referent::Map(map) => asm.relocated(insn, Target::Map { map: links.maps[map] }),
+                Referent::Value { map, offset } => {
+                    asm.relocated(insn, Target::Value { map: links.maps[map], offset });
+                }
+                Referent::Call(to) => {
+                    let insn = Insn::new(code::CALL, 0, call::SUBPROGRAM, 0, 0);
+                    asm.function(insn, function_label(to));
+                }
+                Referent::Address(to) => asm.function(insn, function_label(to)),
+            }
+            continue;
+        }
+        if insn.code == code::CALL {
+            match (insn.src(), insn.imm) {
+                (call::HELPER, helper::TAIL_CALL) => {
+                    return Err(error(
+                        i,
+                        "calls `bpf_tail_call`, after which the chain would not come back".into(),
+                        "a module with tail calls cannot be in a fused chain yet; run it alone on its interface",
+                    ));
+                }
+                (call::KFUNC, _) => {
+                    return Err(error(
+                        i,
+                        "calls a kernel function".into(),
+                        "build the module without kfuncs",
+                    ));
+                }
+                _ => {}
+            }
+        }
+        match inlined {
+            Some((_, exit)) if insn.code == code::EXIT => {
+                // What follows the last instruction is where the exit leads.
+                if i != last || targets[i].is_some() {
+                    asm.jump(exit);
+                }
+            }
+            _ if insn.is_branch() => {
+                let to = (i as i64 + 1 + insn.distance()) as usize;
+                let label = targets[to].expect("the first pass made a label for it");
+                asm.branch(insn, label);
+            }
+            Some((frame, _)) => lower_frame(asm, insn, frame).map_err(|what| {
+                error(i, what.into(), "compile the module with clang or bpf-linker at -O2; hand-written code must keep r10 out of arithmetic")
+            })?,
+            None => asm.emit(insn),
+        }
+    }
+    Ok(())
+}
+
+/// Emits `insn` with the frame pointer meaning an address `frame` octets lower.
+fn lower_frame(asm: &mut Assembler, mut insn: Insn, frame: i16) -> Result<(), &'static str> {
+    let reads_fp = insn.src() == FP;
+    let moved = |off: i16| off.checked_sub(frame).ok_or("reaches too far below the frame pointer");
+    match insn.class() {
+        class::LDX if reads_fp => {
+            insn.off = moved(insn.off)?;
+            asm.emit(insn);
+        }
+        class::ST if insn.dst() == FP => {
+            insn.off = moved(insn.off)?;
+            asm.emit(insn);
+        }
+        class::STX => {
+            if reads_fp {
+                return Err("stores the frame pointer itself");
+            }
+            if insn.dst() == FP {
+                insn.off = moved(insn.off)?;
+            }
+            asm.emit(insn);
+        }
+        class::ALU | class::ALU64 if reads_fp && insn.code & 0x08 != 0 => {
+            if insn.code != code::MOV64_REG || insn.off != 0 {
+                return Err("computes with the frame pointer itself");
+            }
+            asm.emit(insn);
+            asm.op(code::ADD64_IMM, insn.dst(), 0, -i32::from(frame));
+        }
+        class::JMP | class::JMP32 if reads_fp && insn.code & 0x08 != 0 => {
+            return Err("compares the frame pointer");
+        }
+        _ => asm.emit(insn),
+    }
+    Ok(())
+}
+
+/// File names with the module in front, made once each, so that a verifier log or a dump says whose line it is.
+struct FileNames<'a> {
+    module: &'a str,
+    last: Option<(Name, Name)>,
+}
+
+impl<'a> FileNames<'a> {
+    fn new(module: &'a str) -> Self {
+        Self { module, last: None }
+    }
+
+    fn of(&mut self, file: &Name) -> Name {
+        match &self.last {
+            Some((name, named)) if name == file => named.clone(),
+            _ => {
+                let named = Name::from(format!("{}/{file}", self.module));
+                self.last = Some((file.clone(), named.clone()));
+                named
+            }
+        }
+    }
+}

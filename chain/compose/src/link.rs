@@ -1,0 +1,320 @@
+//! Modules put together, before any engine makes code of them: whose map is whose, and one BTF for all.
+//!
+//! A module's map is its own unless it imports it, or it is the packet context, which is the chain's.
+
+use std::collections::HashMap;
+
+use xdpchain_abi::{CONTEXT_MAP, PacketContext};
+use xdpchain_spec::MapRef;
+
+use crate::btf::{Btf, TypeId, kernel_takes_types};
+use crate::chain::{Chain, EXIT_COLUMNS, EXIT_MAP, EXIT_ROWS, EXIT_VALUE, Module};
+use crate::object::Function;
+use crate::{ComposeError, MapDef, MapOwner, MapUse};
+
+/// `BPF_MAP_TYPE_PERCPU_ARRAY`.
+const PERCPU_ARRAY: u32 = 6;
+
+pub(crate) struct Linker<'a> {
+    modules: Vec<Module<'a>>,
+    /// What is added to a type id of a module's BTF to get the image's.
+    shifts: Vec<u32>,
+    btf: Btf,
+    maps: Vec<MapUse>,
+    /// For each module, for each map of its object, the index in `maps`.
+    module_maps: Vec<Vec<usize>>,
+    exits: usize,
+    context: Option<usize>,
+}
+
+impl<'a> Linker<'a> {
+    pub(crate) fn new(chain: &Chain<'a>) -> Result<Self, ComposeError> {
+        let mut btf = Btf::new();
+        let mut shifts = Vec::new();
+        for module in &chain.modules {
+            shifts.push(match &module.object.btf {
+                Some(types) => btf.append(types),
+                None => 0,
+            });
+        }
+        btf.sanitize();
+        let mut linker = Self {
+            modules: chain.modules.clone(),
+            shifts,
+            btf,
+            maps: Vec::new(),
+            module_maps: Vec::new(),
+            exits: 0,
+            context: None,
+        };
+        linker.maps.push(MapUse { owner: MapOwner::Chain, def: exit_counters() });
+        linker.check_names()?;
+        let used = linker.modules_of_slots(chain);
+        let mut placed = HashMap::new();
+        for module in 0..linker.modules.len() {
+            let maps =
+                if used.contains(&module) { linker.bind_maps(module, &mut placed)? } else { Vec::new() };
+            linker.module_maps.push(maps);
+        }
+        Ok(linker)
+    }
+
+    /// Index in [`Chain::modules`].
+    pub(crate) fn module_index(&self, name: &str) -> Option<usize> {
+        self.modules.iter().position(|m| m.name == name)
+    }
+
+    /// For each map of the module's object, its index in the image.
+    pub(crate) fn module_maps(&self, module: usize) -> &[usize] {
+        &self.module_maps[module]
+    }
+
+    /// The function's type in the image's BTF.
+    pub(crate) fn function_type(&self, module: usize, function: &Function) -> Option<TypeId> {
+        function.btf_type.map(|id| id + self.shifts[module])
+    }
+
+    /// Index of the exit counters in the image.
+    pub(crate) fn exit_map(&self) -> usize {
+        self.exits
+    }
+
+    /// Index of the packet context in the image, when some module takes part in it.
+    pub(crate) fn context_map(&self) -> Option<usize> {
+        self.context
+    }
+
+    /// A licence for the whole: the kernel lets a program use GPL-only helpers when its licence is compatible, so a
+    /// chain has the first module's that is not, or else a compatible one.
+    pub(crate) fn license(&self) -> String {
+        let compatible =
+            ["GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL"];
+        let licenses = || {
+            let used =
+                |i: &usize| !self.module_maps[*i].is_empty() || self.modules[*i].object.maps.is_empty();
+            (0..self.modules.len()).filter(used).map(|i| self.modules[i].object.license.as_str())
+        };
+        licenses()
+            .find(|l| !compatible.contains(l))
+            .or_else(|| licenses().find(|l| *l == "GPL"))
+            .or_else(|| licenses().next())
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    pub(crate) fn finish(self) -> (Vec<MapUse>, Btf) {
+        (self.maps, self.btf)
+    }
+
+    /// Overrides and imports of maps that do not exist are mistakes, not wishes.
+    fn check_names(&self) -> Result<(), ComposeError> {
+        for module in &self.modules {
+            for map in module.spec.maps.keys().chain(module.spec.imports.keys()) {
+                if module.object.maps.iter().all(|m| m.name != *map) {
+                    return Err(no_map(module, map));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn modules_of_slots(&self, chain: &Chain<'_>) -> Vec<usize> {
+        chain.slots.iter().filter_map(|s| self.module_index(&s.spec.module)).collect()
+    }
+
+    fn bind_maps(
+        &mut self,
+        module: usize,
+        placed: &mut HashMap<(usize, String), usize>,
+    ) -> Result<Vec<usize>, ComposeError> {
+        let mut indices = Vec::new();
+        for map in 0..self.modules[module].object.maps.len() {
+            let def = &self.modules[module].object.maps[map];
+            if def.name == CONTEXT_MAP && !self.modules[module].spec.imports.contains_key(CONTEXT_MAP) {
+                indices.push(self.bind_context(module, map)?);
+                continue;
+            }
+            let (owner, owner_map) = self.owner(module, &def.name)?;
+            if (owner, owner_map) != (module, map) {
+                self.check_import((module, map), (owner, owner_map))?;
+            }
+            let def = self.definition(owner, owner_map);
+            let next = self.maps.len();
+            let index = *placed.entry((owner, def.name.clone())).or_insert(next);
+            if index == next {
+                self.maps.push(MapUse { owner: MapOwner::Module(self.modules[owner].name.to_owned()), def });
+            }
+            indices.push(index);
+        }
+        Ok(indices)
+    }
+
+    /// The module that owns what `module` calls `name`, and the map's index in the owner's object.
+    fn owner(&self, mut module: usize, name: &str) -> Result<(usize, usize), ComposeError> {
+        let (first, mut name) = (module, name.to_owned());
+        for _ in 0..=self.modules.len() {
+            let given = &self.modules[module];
+            let Some(MapRef { module: to, map }) = given.spec.imports.get(&name) else {
+                let index = given.object.maps.iter().position(|m| m.name == name);
+                return Ok((module, index.ok_or_else(|| no_map(given, &name))?));
+            };
+            module = self.module_index(to).ok_or_else(|| ComposeError::NoModule {
+                place: format!("import `{name}` of module `{}`", given.name),
+                module: to.clone(),
+            })?;
+            name.clone_from(map);
+        }
+        Err(ComposeError::ImportCycle { module: self.modules[first].name.to_owned(), map: name })
+    }
+
+    /// The map as its owner's object and chains.yaml define it, with type ids of the image's BTF.
+    fn definition(&self, module: usize, map: usize) -> MapDef {
+        let given = &self.modules[module];
+        let mut def = given.object.maps[map].clone();
+        if let Some(max_entries) = given.spec.maps.get(&def.name).and_then(|o| o.max_entries) {
+            def.max_entries = max_entries;
+        }
+        if def.initial.is_some() {
+            // Constants and variables belong to one build of a module; another build must not find them.
+            def.name = format!("{}.{}", def.name, given.digest);
+        }
+        shift_types(&mut def, self.shifts[module]);
+        if !kernel_takes_types(def.map_type) {
+            (def.btf_key, def.btf_value) = (0, 0);
+        }
+        def
+    }
+
+    fn bind_context(&mut self, module: usize, map: usize) -> Result<usize, ComposeError> {
+        let mut def = self.definition(module, map);
+        let wanted = context_definition();
+        if let Some(difference) = difference(&wanted, &def) {
+            return Err(ComposeError::Mismatch {
+                importer: self.modules[module].name.to_owned(),
+                map: CONTEXT_MAP.to_owned(),
+                owner: "chain".to_owned(),
+                owner_map: CONTEXT_MAP.to_owned(),
+                difference,
+            });
+        }
+        if let Some(index) = self.context {
+            self.check_types(module, &def, "chain", &self.maps[index].def)?;
+            return Ok(index);
+        }
+        def.max_entries = 1;
+        self.maps.push(MapUse { owner: MapOwner::Chain, def });
+        self.context = Some(self.maps.len() - 1);
+        Ok(self.maps.len() - 1)
+    }
+
+    fn check_import(&self, importer: (usize, usize), owner: (usize, usize)) -> Result<(), ComposeError> {
+        let (wants, has) = (self.definition(importer.0, importer.1), self.definition(owner.0, owner.1));
+        // The owner decides how many entries there are.
+        let same_size = MapDef { max_entries: has.max_entries, ..wants.clone() };
+        if let Some(difference) = difference(&has, &same_size) {
+            return Err(ComposeError::Mismatch {
+                importer: self.modules[importer.0].name.to_owned(),
+                map: wants.name,
+                owner: self.modules[owner.0].name.to_owned(),
+                owner_map: has.name,
+                difference,
+            });
+        }
+        self.check_types(importer.0, &wants, self.modules[owner.0].name, &has)
+    }
+
+    /// Compares keys and values field by field, where both sides have types.
+    fn check_types(
+        &self,
+        importer: usize,
+        wants: &MapDef,
+        owner: &str,
+        has: &MapDef,
+    ) -> Result<(), ComposeError> {
+        for (what, wanted, there) in
+            [("keys", wants.btf_key, has.btf_key), ("values", wants.btf_value, has.btf_value)]
+        {
+            if wanted == 0 || there == 0 {
+                continue;
+            }
+            if let Err(diff) = self.btf.same_layout(there, &self.btf, wanted) {
+                return Err(ComposeError::Mismatch {
+                    importer: self.modules[importer].name.to_owned(),
+                    map: wants.name.clone(),
+                    owner: owner.to_owned(),
+                    owner_map: has.name.clone(),
+                    difference: format!(
+                        "their {what} differ: {diff}\n{owner} has:\n{}\n{} has:\n{}",
+                        self.btf.describe(there),
+                        self.modules[importer].name,
+                        self.btf.describe(wanted)
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn no_map(module: &Module<'_>, map: &str) -> ComposeError {
+    let maps: Vec<String> = module.object.maps.iter().map(|m| format!("`{}`", m.name)).collect();
+    ComposeError::NoMap {
+        module: module.name.to_owned(),
+        map: map.to_owned(),
+        maps: if maps.is_empty() { "none".into() } else { maps.join(", ") },
+    }
+}
+
+fn shift_types(def: &mut MapDef, shift: u32) {
+    for id in [&mut def.btf_key, &mut def.btf_value] {
+        if *id != 0 {
+            *id += shift;
+        }
+    }
+    if let Some(inner) = &mut def.inner {
+        shift_types(inner, shift);
+    }
+}
+
+fn exit_counters() -> MapDef {
+    MapDef {
+        name: EXIT_MAP.to_owned(),
+        map_type: PERCPU_ARRAY,
+        key_size: 4,
+        value_size: EXIT_VALUE,
+        max_entries: EXIT_ROWS * EXIT_COLUMNS,
+        flags: 0,
+        btf_key: 0,
+        btf_value: 0,
+        inner: None,
+        initial: None,
+    }
+}
+
+fn context_definition() -> MapDef {
+    MapDef {
+        name: CONTEXT_MAP.to_owned(),
+        map_type: PERCPU_ARRAY,
+        key_size: 4,
+        value_size: size_of::<PacketContext>() as u32,
+        max_entries: 1,
+        flags: 0,
+        btf_key: 0,
+        btf_value: 0,
+        inner: None,
+        initial: None,
+    }
+}
+
+/// What differs between two definitions, types aside: what is there, and what was wanted.
+fn difference(has: &MapDef, wants: &MapDef) -> Option<String> {
+    let parts = [
+        ("type", has.map_type, wants.map_type),
+        ("key size", has.key_size, wants.key_size),
+        ("value size", has.value_size, wants.value_size),
+        ("max_entries", has.max_entries, wants.max_entries),
+        ("flags", has.flags, wants.flags),
+    ];
+    let different = parts.into_iter().find(|(_, has, wants)| has != wants);
+    different.map(|(what, has, wants)| format!("its {what} is {has}, but {wants} is wanted"))
+}

@@ -1,0 +1,344 @@
+//! ELF sections, symbols and relocations turned into functions, programs and maps.
+
+use std::collections::HashMap;
+
+use object::elf::{EM_BPF, FileHeader64};
+use object::read::elf::{ElfFile, FileHeader as _};
+use object::{
+    LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _, RelocationFlags, RelocationTarget,
+    SectionIndex, SectionKind, SymbolIndex, SymbolKind,
+};
+
+use super::maps::{self, MapTable};
+use super::program::{self, Program};
+use super::{Function, Line, Object, ObjectError, Reference, Referent};
+use crate::Insn;
+use crate::btf::{Btf, BtfExt};
+use crate::insn::{call, code, pseudo};
+
+pub(super) type Elf<'a> = ElfFile<'a, FileHeader64<LittleEndian>>;
+
+/// Relocation types of the BPF psABI (LLVM, `llvm/BinaryFormat/ELFRelocs/BPF.def`).
+const R_BPF_64_64: u32 = 1;
+const R_BPF_64_32: u32 = 10;
+
+/// Where a function stands in the file.
+struct Place {
+    section: SectionIndex,
+    /// Octets from the start of the section.
+    start: u64,
+    end: u64,
+}
+
+pub(super) fn read(bytes: &[u8]) -> Result<Object, ObjectError> {
+    let elf = open(bytes)?;
+    let (mut btf, ext) = read_btf(&elf)?;
+    let mut functions = Vec::new();
+    let mut places = Vec::new();
+    find_functions(&elf, &mut functions, &mut places)?;
+    if let (Some(btf), Some(ext)) = (&btf, &ext) {
+        attach_debug_info(&elf, btf, ext, &mut functions, &places)?;
+    }
+    if let Some(btf) = &mut btf {
+        maps::complete_data_sections(&elf, btf);
+    }
+    let table = MapTable::read(&elf, btf.as_ref())?;
+    resolve(&elf, &mut functions, &places, &table)?;
+    let programs = find_programs(&elf, btf.as_ref(), &functions, &places)?;
+    let license = section_text(&elf, "license")?;
+    Ok(Object { functions, programs, maps: table.maps, license, btf })
+}
+
+fn open(bytes: &[u8]) -> Result<Elf<'_>, ObjectError> {
+    let kind = object::FileKind::parse(bytes).map_err(|e| ObjectError::NotElf(e.to_string()))?;
+    if kind != object::FileKind::Elf64 {
+        return Err(match kind {
+            object::FileKind::Elf32 => ObjectError::NotBpf("a 32-bit ELF file".into()),
+            other => ObjectError::NotElf(format!("a file of kind {other:?}")),
+        });
+    }
+    if bytes.get(5) != Some(&object::elf::ELFDATA2LSB) {
+        return Err(ObjectError::NotBpf("big-endian".into()));
+    }
+    let elf = Elf::parse(bytes).map_err(|e| ObjectError::NotElf(e.to_string()))?;
+    let machine = elf.elf_header().e_machine(LittleEndian);
+    if machine != EM_BPF {
+        return Err(ObjectError::NotBpf(format!("machine {machine}, not {EM_BPF}")));
+    }
+    if elf.elf_header().e_type(LittleEndian) != object::elf::ET_REL {
+        return Err(ObjectError::NotBpf("not a relocatable object".into()));
+    }
+    Ok(elf)
+}
+
+fn read_btf(elf: &Elf<'_>) -> Result<(Option<Btf>, Option<BtfExt>), ObjectError> {
+    let Some(section) = elf.section_by_name(".BTF") else { return Ok((None, None)) };
+    let data = section.data().map_err(ObjectError::damaged)?;
+    let btf = Btf::parse(data)?;
+    let ext = match elf.section_by_name(".BTF.ext") {
+        Some(section) => Some(BtfExt::parse(section.data().map_err(ObjectError::damaged)?, &btf)?),
+        None => None,
+    };
+    Ok((Some(btf), ext))
+}
+
+fn section_text(elf: &Elf<'_>, name: &str) -> Result<String, ObjectError> {
+    let Some(section) = elf.section_by_name(name) else { return Ok(String::new()) };
+    let data = section.data().map_err(ObjectError::damaged)?;
+    let text = data.split(|b| *b == 0).next().unwrap_or_default();
+    String::from_utf8(text.to_vec())
+        .map_err(|_| ObjectError::damaged(format!("section `{name}` is not text")))
+}
+
+/// Cuts the executable sections into functions, at their symbols.
+fn find_functions(
+    elf: &Elf<'_>,
+    functions: &mut Vec<Function>,
+    places: &mut Vec<Place>,
+) -> Result<(), ObjectError> {
+    for section in elf.sections().filter(|s| s.kind() == SectionKind::Text && s.size() > 0) {
+        let section_name = section.name().map_err(ObjectError::damaged)?;
+        let data = section.data().map_err(ObjectError::damaged)?;
+        if data.len() % 8 != 0 {
+            return Err(ObjectError::damaged(format!("section `{section_name}` is not whole instructions")));
+        }
+        // A global symbol names the function better than a local alias of the same address.
+        let mut starts: Vec<(u64, bool, &str)> = elf
+            .symbols()
+            .filter(|s| s.kind() == SymbolKind::Text && s.section_index() == Some(section.index()))
+            .map(|s| (s.address(), !s.is_global(), s.name().unwrap_or_default()))
+            .collect();
+        starts.sort();
+        starts.dedup_by_key(|s| s.0);
+        if starts.first().is_none_or(|s| s.0 != 0) {
+            starts.insert(0, (0, true, section_name));
+        }
+        for (i, &(start, _, name)) in starts.iter().enumerate() {
+            let end = starts.get(i + 1).map_or(data.len() as u64, |s| s.0);
+            if start % 8 != 0 || start >= end || end > data.len() as u64 {
+                return Err(ObjectError::damaged(format!(
+                    "function `{name}` does not lie within `{section_name}`"
+                )));
+            }
+            let code = &data[start as usize..end as usize];
+            let insns =
+                code.chunks_exact(8).map(|c| Insn::from_bytes(c.try_into().expect("eight octets"))).collect();
+            functions.push(Function {
+                name: name.to_owned(),
+                insns,
+                references: Vec::new(),
+                btf_type: None,
+                lines: Vec::new(),
+                core: Vec::new(),
+            });
+            places.push(Place { section: section.index(), start, end });
+        }
+    }
+    Ok(())
+}
+
+/// Index of the function that contains an address of a section.
+fn function_at(places: &[Place], section: SectionIndex, address: u64) -> Option<usize> {
+    places.iter().position(|p| p.section == section && p.start <= address && address < p.end)
+}
+
+/// Hands BTF's function types and source lines to the functions they are about.
+fn attach_debug_info(
+    elf: &Elf<'_>,
+    btf: &Btf,
+    ext: &BtfExt,
+    functions: &mut [Function],
+    places: &[Place],
+) -> Result<(), ObjectError> {
+    let section_index = |name: &str| elf.section_by_name(name).map(|s| s.index());
+    for section in &ext.functions {
+        let Some(index) = section_index(&section.section) else { continue };
+        for record in &section.records {
+            let offset = u64::from(record.offset);
+            if btf.get(record.type_id).is_none() {
+                return Err(ObjectError::damaged(format!("function info names type {}", record.type_id)));
+            }
+            if let Some(i) = function_at(places, index, offset)
+                && places[i].start == offset
+            {
+                functions[i].btf_type = Some(record.type_id);
+            }
+        }
+    }
+    for section in &ext.lines {
+        let Some(index) = section_index(&section.section) else { continue };
+        for record in &section.records {
+            let offset = u64::from(record.offset);
+            let Some(i) = function_at(places, index, offset) else { continue };
+            let insn = ((offset - places[i].start) / 8) as usize;
+            functions[i].lines.push(Line { insn, source: record.clone() });
+        }
+    }
+    for section in &ext.relocations {
+        let Some(index) = section_index(&section.section) else { continue };
+        for record in &section.records {
+            if let Some(i) = function_at(places, index, u64::from(record.offset)) {
+                functions[i].core.push(record.clone());
+            }
+        }
+    }
+    for function in functions {
+        function.lines.sort_by_key(|l| l.insn);
+        function.lines.dedup_by_key(|l| l.insn);
+    }
+    Ok(())
+}
+
+/// Fills every function's references from relocations, and from calls that need none.
+fn resolve(
+    elf: &Elf<'_>,
+    functions: &mut [Function],
+    places: &[Place],
+    table: &MapTable,
+) -> Result<(), ObjectError> {
+    let mut relocations: HashMap<(SectionIndex, u64), (SymbolIndex, u32)> = HashMap::new();
+    for section in elf.sections().filter(|s| s.kind() == SectionKind::Text) {
+        for (offset, relocation) in section.relocations() {
+            let RelocationTarget::Symbol(symbol) = relocation.target() else {
+                return Err(ObjectError::damaged(format!("relocation at octet {offset} has no symbol")));
+            };
+            let RelocationFlags::Elf { r_type } = relocation.flags() else { continue };
+            relocations.insert((section.index(), offset), (symbol, r_type));
+        }
+    }
+    for (function, place) in functions.iter_mut().zip(places) {
+        let mut skip = false;
+        for i in 0..function.insns.len() {
+            // The second half of a wide load is data, whatever it looks like.
+            if std::mem::take(&mut skip) {
+                continue;
+            }
+            let insn = function.insns[i];
+            skip = insn.is_wide();
+            if skip && i + 1 == function.insns.len() {
+                return Err(ObjectError::damaged(format!("`{}` ends within a 64-bit load", function.name)));
+            }
+            let at = place.start + i as u64 * 8;
+            let relocation = relocations.get(&(place.section, at));
+            let to = match relocation {
+                Some(&(symbol, r_type)) => {
+                    Some(resolve_relocation(elf, &function.name, places, table, insn, symbol, r_type)?)
+                }
+                None if insn.code == code::CALL && insn.src() == call::SUBPROGRAM => {
+                    let target = at as i64 + 8 + i64::from(insn.imm) * 8;
+                    Some(Referent::Call(called(places, place.section, target, &function.name)?))
+                }
+                None if insn.is_wide() && insn.src() == pseudo::FUNC => {
+                    let target = at as i64 + 8 + i64::from(insn.imm) * 8;
+                    Some(Referent::Address(called(places, place.section, target, &function.name)?))
+                }
+                None => None,
+            };
+            if let Some(to) = to {
+                function.references.push(Reference { insn: i, to });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn called(places: &[Place], section: SectionIndex, target: i64, caller: &str) -> Result<usize, ObjectError> {
+    u64::try_from(target)
+        .ok()
+        .and_then(|target| function_at(places, section, target).filter(|&i| places[i].start == target))
+        .ok_or_else(|| {
+            ObjectError::damaged(format!("`{caller}` calls octet {target}, where no function starts"))
+        })
+}
+
+fn resolve_relocation(
+    elf: &Elf<'_>,
+    function: &str,
+    places: &[Place],
+    table: &MapTable,
+    insn: Insn,
+    symbol: SymbolIndex,
+    r_type: u32,
+) -> Result<Referent, ObjectError> {
+    let symbol = elf.symbol_by_index(symbol).map_err(ObjectError::damaged)?;
+    let name = symbol.name().unwrap_or_default();
+    let unsupported = |feature: String| ObjectError::Unsupported { place: function.to_owned(), feature };
+    let Some(section) = symbol.section_index() else {
+        return Err(if insn.code == code::CALL {
+            unsupported(format!("kernel function `{name}`"))
+        } else {
+            unsupported(format!("extern variable `{name}`"))
+        });
+    };
+    match (r_type, insn.code) {
+        (R_BPF_64_32, code::CALL) => {
+            // The compiler leaves the distance from the symbol, less one, in the immediate.
+            let target = symbol.address() as i64 + (i64::from(insn.imm) + 1) * 8;
+            Ok(Referent::Call(called(places, section, target, function)?))
+        }
+        (R_BPF_64_64, code::LD_IMM64) => {
+            let offset = symbol.address() as i64 + i64::from(insn.imm);
+            if let Some(map) = table.definition_at(section, symbol.address()) {
+                return Ok(Referent::Map(map));
+            }
+            if let Some(map) = table.data_section(section) {
+                let offset = u32::try_from(offset).map_err(|_| {
+                    ObjectError::damaged(format!("`{function}` refers to {offset} octets into `{name}`"))
+                })?;
+                return Ok(Referent::Value { map, offset });
+            }
+            if places.iter().any(|p| p.section == section) {
+                return Ok(Referent::Address(called(places, section, offset, function)?));
+            }
+            let section =
+                elf.section_by_index(section).and_then(|s| s.name().map(str::to_owned)).unwrap_or_default();
+            Err(unsupported(format!("`{name}` in section `{section}`")))
+        }
+        _ => Err(ObjectError::damaged(format!(
+            "relocation of type {r_type} on opcode {:#x} in `{function}`",
+            insn.code
+        ))),
+    }
+}
+
+fn find_programs(
+    elf: &Elf<'_>,
+    btf: Option<&Btf>,
+    functions: &[Function],
+    places: &[Place],
+) -> Result<Vec<Program>, ObjectError> {
+    let mut programs = Vec::new();
+    for section in elf.sections().filter(|s| s.kind() == SectionKind::Text && s.size() > 0) {
+        let section_name = section.name().map_err(ObjectError::damaged)?;
+        // `.text` holds what programs call; a program is a global function of any other section.
+        if section_name == ".text" {
+            continue;
+        }
+        let global = |place: &Place| {
+            elf.symbols().any(|s| {
+                s.kind() == SymbolKind::Text
+                    && s.section_index() == Some(section.index())
+                    && s.address() == place.start
+                    && s.is_global()
+            })
+        };
+        let here: Vec<usize> = (0..places.len()).filter(|&i| places[i].section == section.index()).collect();
+        let nameless = !here.iter().any(|&i| global(&places[i]));
+        for i in here {
+            if !(global(&places[i]) || nameless && places[i].start == 0) {
+                continue;
+            }
+            let takes_xdp_md =
+                btf.zip(functions[i].btf_type).and_then(|(btf, id)| maps::takes_xdp_md(btf, id));
+            programs.push(Program {
+                name: functions[i].name.clone(),
+                section: section_name.to_owned(),
+                function: i,
+                kind: program::kind(section_name, takes_xdp_md),
+                frags: section_name == "xdp.frags" || section_name.starts_with("xdp.frags/"),
+                run_config: btf.and_then(|btf| maps::run_config(btf, &functions[i].name)),
+            });
+        }
+    }
+    Ok(programs)
+}

@@ -1,0 +1,233 @@
+//! Maps of an object: BTF-defined, of the old `maps` section, and the global data sections.
+
+use std::collections::HashMap;
+
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionFlags, SectionIndex, SymbolKind};
+
+use super::elf::Elf;
+use super::{ObjectError, RunConfig};
+use crate::btf::{Btf, BtfMapDef, Kind, Type, TypeId};
+use crate::{InitialData, MapDef};
+
+/// Section of map definitions in BTF.
+const MAPS: &str = ".maps";
+/// Section of `struct bpf_map_def`s, which carry no types.
+const LEGACY_MAPS: &str = "maps";
+/// Section of libxdp's run configurations.
+const RUN_CONFIG: &str = ".xdp_run_config";
+
+/// `enum bpf_map_type`.
+const ARRAY: u32 = 2;
+/// Map creation flag: programs cannot write (Linux 5.2).
+const BPF_F_RDONLY_PROG: u32 = 1 << 7;
+
+/// The maps, and where in the file instructions find them.
+pub(super) struct MapTable {
+    pub(super) maps: Vec<MapDef>,
+    definitions: HashMap<(SectionIndex, u64), usize>,
+    data: HashMap<SectionIndex, usize>,
+}
+
+impl MapTable {
+    pub(super) fn read(elf: &Elf<'_>, btf: Option<&Btf>) -> Result<Self, ObjectError> {
+        let mut table = Self { maps: Vec::new(), definitions: HashMap::new(), data: HashMap::new() };
+        table.read_btf_maps(elf, btf)?;
+        table.read_legacy_maps(elf)?;
+        table.read_data_sections(elf, btf)?;
+        Ok(table)
+    }
+
+    /// The map whose definition stands at this address.
+    pub(super) fn definition_at(&self, section: SectionIndex, address: u64) -> Option<usize> {
+        self.definitions.get(&(section, address)).copied()
+    }
+
+    /// The map that holds a global data section.
+    pub(super) fn data_section(&self, section: SectionIndex) -> Option<usize> {
+        self.data.get(&section).copied()
+    }
+
+    fn read_btf_maps(&mut self, elf: &Elf<'_>, btf: Option<&Btf>) -> Result<(), ObjectError> {
+        let Some(section) = elf.section_by_name(MAPS) else { return Ok(()) };
+        let Some(btf) = btf else {
+            return Err(ObjectError::damaged("section `.maps` without BTF that says what is in it"));
+        };
+        let defs = btf.map_defs()?;
+        for symbol in elf.symbols().filter(|s| s.section_index() == Some(section.index())) {
+            if symbol.kind() == SymbolKind::Section {
+                continue;
+            }
+            let name = symbol.name().map_err(ObjectError::damaged)?;
+            let Some(def) = defs.iter().find(|d| &*d.name == name) else {
+                return Err(ObjectError::damaged(format!("map `{name}` is not in BTF")));
+            };
+            self.definitions.insert((section.index(), symbol.address()), self.maps.len());
+            self.maps.push(map_def(def));
+        }
+        Ok(())
+    }
+
+    fn read_legacy_maps(&mut self, elf: &Elf<'_>) -> Result<(), ObjectError> {
+        let Some(section) = elf.section_by_name(LEGACY_MAPS) else { return Ok(()) };
+        let data = section.data().map_err(ObjectError::damaged)?;
+        let symbols = elf
+            .symbols()
+            .filter(|s| s.section_index() == Some(section.index()) && s.kind() != SymbolKind::Section);
+        for symbol in symbols {
+            let name = symbol.name().map_err(ObjectError::damaged)?;
+            // type, key_size, value_size, max_entries, map_flags; what loaders have added behind differs.
+            let start = symbol.address() as usize;
+            let Some(bytes) = start.checked_add(20).and_then(|end| data.get(start..end)) else {
+                return Err(ObjectError::damaged(format!("map `{name}` runs past the end of its section")));
+            };
+            let field =
+                |i: usize| u32::from_le_bytes(bytes[i * 4..i * 4 + 4].try_into().expect("four octets"));
+            self.definitions.insert((section.index(), symbol.address()), self.maps.len());
+            self.maps.push(MapDef {
+                name: name.to_owned(),
+                map_type: field(0),
+                key_size: field(1),
+                value_size: field(2),
+                max_entries: field(3),
+                flags: field(4),
+                btf_key: 0,
+                btf_value: 0,
+                inner: None,
+                initial: None,
+            });
+        }
+        Ok(())
+    }
+
+    fn read_data_sections(&mut self, elf: &Elf<'_>, btf: Option<&Btf>) -> Result<(), ObjectError> {
+        for section in elf.sections() {
+            let name = section.name().map_err(ObjectError::damaged)?;
+            let Some(kind) = data_kind(name) else { continue };
+            if section.size() == 0 {
+                continue;
+            }
+            // A hostile `.bss` may claim any size; no kernel map value is larger than this.
+            if section.size() > 1 << 30 {
+                return Err(ObjectError::damaged(format!(
+                    "section `{name}` claims {} octets",
+                    section.size()
+                )));
+            }
+            let mut bytes = section.data().map_err(ObjectError::damaged)?.to_vec();
+            bytes.resize(section.size() as usize, 0);
+            let btf_value = btf.and_then(|btf| btf.by_name(name, Kind::DataSec)).unwrap_or(0);
+            self.data.insert(section.index(), self.maps.len());
+            self.maps.push(MapDef {
+                name: name.to_owned(),
+                map_type: ARRAY,
+                key_size: 4,
+                value_size: bytes.len() as u32,
+                max_entries: 1,
+                flags: if kind == DataKind::Constant { BPF_F_RDONLY_PROG } else { 0 },
+                btf_key: 0,
+                btf_value,
+                inner: None,
+                initial: Some(InitialData { bytes, frozen: kind == DataKind::Constant }),
+            });
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum DataKind {
+    Constant,
+    Variable,
+}
+
+fn data_kind(section: &str) -> Option<DataKind> {
+    let is =
+        |head: &str| section == head || section.strip_prefix(head).is_some_and(|rest| rest.starts_with('.'));
+    if is(".rodata") {
+        Some(DataKind::Constant)
+    } else if is(".data") || is(".bss") {
+        Some(DataKind::Variable)
+    } else {
+        None
+    }
+}
+
+fn map_def(def: &BtfMapDef) -> MapDef {
+    MapDef {
+        name: def.name.to_string(),
+        map_type: def.map_type,
+        key_size: def.key_size,
+        value_size: def.value_size,
+        max_entries: def.max_entries,
+        flags: def.flags,
+        btf_key: def.key_type.unwrap_or(0),
+        btf_value: def.value_type.unwrap_or(0),
+        inner: def.inner.as_deref().map(|inner| Box::new(map_def(inner))),
+        initial: None,
+    }
+}
+
+/// Compilers leave sizes and offsets of BTF's data sections to the loader; they stand in the ELF sections and symbols.
+pub(super) fn complete_data_sections(elf: &Elf<'_>, btf: &mut Btf) {
+    for section in elf.sections() {
+        let Ok(name) = section.name() else { continue };
+        let SectionFlags::Elf { .. } = section.flags() else { continue };
+        let Ok(size) = u32::try_from(section.size()) else { continue };
+        let offset = |variable: &str| {
+            elf.symbols()
+                .find(|s| s.section_index() == Some(section.index()) && s.name() == Ok(variable))
+                .and_then(|s| u32::try_from(s.address()).ok())
+        };
+        if btf.by_name(name, Kind::DataSec).is_some() {
+            btf.fix_datasec(name, size, offset);
+        }
+    }
+}
+
+/// Whether the function's only parameter is a pointer to `struct xdp_md`; `None` when BTF does not say.
+pub(super) fn takes_xdp_md(btf: &Btf, function: TypeId) -> Option<bool> {
+    let Type::Func { proto, .. } = btf.get(function)? else { return None };
+    let Type::FuncProto { params, .. } = btf.get(*proto)? else { return None };
+    let [ctx] = params.as_slice() else { return Some(false) };
+    let Type::Ptr { to } = btf.resolved(ctx.ty)? else { return Some(false) };
+    Some(matches!(btf.name_of(btf.resolve(*to)), "xdp_md" | "xdp_buff"))
+}
+
+/// What `XDP_RUN_CONFIG(program)` in `.xdp_run_config` says: a variable `_program` of a struct whose members are
+/// numbers in the manner of map definitions.
+pub(super) fn run_config(btf: &Btf, program: &str) -> Option<RunConfig> {
+    let section = btf.by_name(RUN_CONFIG, Kind::DataSec)?;
+    let Some(Type::DataSec { vars, .. }) = btf.get(section) else { return None };
+    let ty = vars.iter().find_map(|var| match btf.get(var.ty) {
+        Some(Type::Var { name, ty, .. }) if name.strip_prefix('_') == Some(program) => Some(*ty),
+        _ => None,
+    })?;
+    let Some(Type::Struct(config)) = btf.resolved(ty) else { return None };
+    let number = |ty: TypeId| match btf.resolved(ty) {
+        Some(Type::Ptr { to }) => match btf.resolved(*to) {
+            Some(Type::Array { count, .. }) => Some(*count),
+            _ => None,
+        },
+        _ => None,
+    };
+    let mut found = RunConfig::default();
+    for member in &config.members {
+        let Some(value) = number(member.ty) else { continue };
+        let action = match &*member.name {
+            "priority" => {
+                found.priority = Some(value);
+                continue;
+            }
+            "XDP_ABORTED" => 0,
+            "XDP_DROP" => 1,
+            "XDP_PASS" => 2,
+            "XDP_TX" => 3,
+            "XDP_REDIRECT" => 4,
+            _ => continue,
+        };
+        if value != 0 {
+            found.chain_call_actions |= 1 << action;
+        }
+    }
+    Some(found)
+}
