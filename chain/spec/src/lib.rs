@@ -4,11 +4,17 @@
 //! [`Config::parse`] returns has passed every check that needs no object file and no kernel.
 #![forbid(unsafe_code)]
 
+mod check;
 mod edit;
+mod error;
 mod model;
+mod parse;
+mod tree;
 mod verdict;
 
+pub use check::{is_interface, is_name};
 pub use edit::{EditError, Position};
+pub use error::{Problem, SpecError, near};
 pub use model::{
     BUILTIN_PREFIX, BadMapRef, ChainDefault, ChainSpec, Config, Engine, MapOverride, MapRef, Mode,
     ModuleSpec, ObjectRef, Place, SlotSpec, SourceSpec, VERSION,

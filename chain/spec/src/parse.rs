@@ -1,0 +1,245 @@
+//! From text to a [`Config`]: places first, then types, then meaning.
+
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+
+use crate::error::{Problem, SpecError};
+use crate::model::{ChainDefault, Engine, MapOverride, MapRef, Mode, ObjectRef, Place, SourceSpec};
+use crate::tree::{self, Kind, Node, Spot, Step};
+use crate::{Config, ModuleSpec, VERSION, Verdict, VerdictSet, check};
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawConfig {
+    #[serde(rename = "version")]
+    _version: u32,
+    #[serde(default)]
+    modules: IndexMap<String, RawModule>,
+    #[serde(default)]
+    pub(crate) chains: IndexMap<String, RawChain>,
+    #[serde(default)]
+    sources: IndexMap<String, SourceSpec>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawModule {
+    object: ObjectRef,
+    program: Option<String>,
+    #[serde(default)]
+    maps: IndexMap<String, MapOverride>,
+    #[serde(default)]
+    imports: IndexMap<String, MapRef>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawChain {
+    #[serde(default)]
+    pub(crate) interfaces: Vec<String>,
+    #[serde(default)]
+    pub(crate) engine: Engine,
+    #[serde(default)]
+    pub(crate) mode: Mode,
+    #[serde(default)]
+    pub(crate) default: ChainDefault,
+    pub(crate) slots: Vec<RawSlot>,
+}
+
+/// `- module` or `- module: { … }`.
+pub(crate) struct RawSlot {
+    pub(crate) module: String,
+    pub(crate) options: SlotOptions,
+    /// The module stands in front of a colon, and is a step of the path to its options.
+    pub(crate) keyed: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SlotOptions {
+    pub(crate) proceed_on: Option<VerdictSet>,
+    pub(crate) on_unknown: Option<Verdict>,
+    pub(crate) observer: Option<bool>,
+    pub(crate) at: Option<Place>,
+}
+
+impl<'de> Deserialize<'de> for RawSlot {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Slot;
+
+        impl<'de> Visitor<'de> for Slot {
+            type Value = RawSlot;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a module's name, alone or with options: `name` or `name: { at: exit }`")
+            }
+
+            fn visit_str<E>(self, module: &str) -> Result<RawSlot, E> {
+                Ok(RawSlot { module: module.to_owned(), options: SlotOptions::default(), keyed: false })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawSlot, A::Error> {
+                let Some(module) = map.next_key::<String>()? else {
+                    return Err(A::Error::custom("a slot names a module\nhelp: write `- module`"));
+                };
+                let options = map.next_value::<Option<SlotOptions>>()?.unwrap_or_default();
+                if let Some(second) = map.next_key::<String>()? {
+                    return Err(A::Error::custom(format!(
+                        "a slot names one module, here are `{module}` and `{second}`\nhelp: write each module as \
+                         its own `- item`, and indent options further than the module: `- {module}: {{ … }}`"
+                    )));
+                }
+                Ok(RawSlot { module, options, keyed: true })
+            }
+        }
+
+        deserializer.deserialize_any(Slot)
+    }
+}
+
+impl Config {
+    /// Reads `text`, which is what `file` holds. `file` is named in errors, and its folder is what relative paths are
+    /// relative to; it is not opened.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, SpecError> {
+        let error = |(problem, spot)| SpecError::new(problem, spot, text, file);
+        // A byte order mark is no part of the first key.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let root = tree::read(text).map_err(error)?.ok_or(error((Problem::Empty, Spot::START)))?;
+        supported(&root).map_err(error)?;
+        let raw = typed(text, &root).map_err(error)?;
+        meaning(raw, &root, file.parent().unwrap_or(Path::new(""))).map_err(error)
+    }
+}
+
+/// Another version may have other keys, so it is looked at before they are.
+fn supported(root: &Node) -> Result<(), (Problem, Spot)> {
+    if let Kind::Scalar(text) = &root.kind
+        && (text.is_empty() || text == "~" || text == "null")
+    {
+        return Err((Problem::Empty, Spot::START));
+    }
+    let Some(node) = root.value("version") else { return Ok(()) };
+    match &node.kind {
+        Kind::Scalar(found) if found.parse::<f64>().is_ok() && *found != VERSION.to_string() => {
+            Err((Problem::UnsupportedVersion { found: found.clone() }, node.spot))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn typed(text: &str, root: &Node) -> Result<RawConfig, (Problem, Spot)> {
+    let error = match serde_path_to_error::deserialize(serde_yaml::Deserializer::from_str(text)) {
+        Ok(raw) => return Ok(raw),
+        Err(error) => error,
+    };
+    let steps = tree::steps(error.path());
+    let message = bare_message(error.inner());
+    let path = tree::path_name(&steps);
+    let words = quoted(&message);
+    let known = || words.iter().skip(1).map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let parent = || match &steps[..] {
+        [parents @ .., Step::Key(_)] => tree::path_name(parents),
+        _ => path.clone(),
+    };
+    Err(if message.starts_with("unknown field ") && !words.is_empty() {
+        let key = words[0].to_owned();
+        (Problem::UnknownKey { key, path: parent(), known: known() }, root.key_spot(&steps))
+    } else if message.starts_with("unknown variant ") && !words.is_empty() {
+        (Problem::UnknownWord { word: words[0].to_owned(), path, known: known() }, root.value_spot(&steps))
+    } else if message.starts_with("missing field ") && !words.is_empty() {
+        (Problem::MissingKey { key: words[0].to_owned(), path }, root.key_spot(&steps))
+    } else if let Some((found, expected)) = mismatch(&message) {
+        (Problem::WrongType { path, found, expected }, root.value_spot(&steps))
+    } else {
+        let (message, help) = match message.split_once("\nhelp: ") {
+            Some((message, help)) => (message.to_owned(), help.to_owned()),
+            None => (message, "see the example chains.yaml for what can stand here".to_owned()),
+        };
+        let place = match error.inner().location() {
+            Some(location) if steps.is_empty() => {
+                Spot { line: location.line().max(1), column: location.column().max(1), width: 0 }
+            }
+            _ => root.value_spot(&steps),
+        };
+        (Problem::BadValue { message, path, help }, place)
+    })
+}
+
+/// What went wrong without where: the YAML reader puts its own path in front and its own place behind.
+fn bare_message(error: &serde_yaml::Error) -> String {
+    let mut text = error.to_string();
+    if let Some(place) = error.location() {
+        let suffix = format!(" at line {} column {}", place.line(), place.column());
+        if let Some(bare) = text.strip_suffix(&suffix) {
+            text.truncate(bare.len());
+        }
+    }
+    for start in ["unknown field ", "unknown variant ", "missing field ", "invalid type: ", "invalid value: "]
+    {
+        if let Some(at) = text.find(start)
+            && (at == 0 || text[..at].ends_with(": "))
+        {
+            return text.split_off(at);
+        }
+    }
+    // Only a path has no blank before its colon.
+    match text.split_once(": ") {
+        Some((path, bare)) if !path.contains([' ', '`']) => bare.to_owned(),
+        _ => text,
+    }
+}
+
+/// The words of `message` between backquotes.
+fn quoted(message: &str) -> Vec<&str> {
+    message.split('`').skip(1).step_by(2).collect()
+}
+
+/// Found and expected, in the words that the file's author thinks in.
+fn mismatch(message: &str) -> Option<(String, String)> {
+    let rest = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "))?;
+    let (found, expected) = rest.rsplit_once(", expected ")?;
+    let found = found.replacen("unit value", "nothing", 1).replacen("map", "a mapping", 1);
+    let found = found.replacen("sequence", "a list", 1);
+    let expected = match expected {
+        "a map" => "a mapping, `key: value`",
+        "a sequence" => "a list, `[a, b]`",
+        "a string" => "text",
+        "a boolean" => "true or false",
+        "u32" => "a whole number from 0 to 4294967295",
+        "a YAML tag starting with '!'" => "one word",
+        other if other.starts_with("struct ") => "a mapping, `key: value`",
+        other if other.starts_with("enum ") => "one word",
+        other => other,
+    };
+    Some((found, expected.to_owned()))
+}
+
+fn meaning(raw: RawConfig, root: &Node, folder: &Path) -> Result<Config, (Problem, Spot)> {
+    let RawConfig { modules: raw_modules, chains: raw_chains, sources, .. } = raw;
+    let mut modules = IndexMap::new();
+    for (name, raw) in raw_modules {
+        let object = match raw.object {
+            ObjectRef::File(path) => ObjectRef::File(relative_to(folder, path)),
+            builtin => builtin,
+        };
+        let RawModule { program, maps, imports, .. } = raw;
+        modules.insert(name, ModuleSpec { object, program, maps, imports });
+    }
+    check::modules(&modules, root)?;
+    check::sources(&sources, &modules, root)?;
+    let chains = check::chains(raw_chains, &modules, root)?;
+    Ok(Config { modules, chains, sources })
+}
+
+fn relative_to(folder: &Path, path: PathBuf) -> PathBuf {
+    // `join` would turn `./a.o` into `folder/./a.o`.
+    if path.is_absolute() || folder.as_os_str().is_empty() {
+        path
+    } else {
+        folder.join(path.strip_prefix("./").unwrap_or(&path))
+    }
+}
