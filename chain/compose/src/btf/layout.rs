@@ -11,7 +11,7 @@ use super::{Btf, MAX_DEPTH, TypeId};
 
 /// Lines that [`Btf::describe`] prints, and fields that [`Btf::same_layout`] looks at, at most. No map value
 /// comes near; a small hostile BTF can describe 2^64 nested fields.
-const FIELDS_LIMIT: usize = 20_000;
+const FIELDS_LIMIT: usize = 4096;
 
 /// The first place where two layouts differ.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -109,7 +109,10 @@ impl Btf {
                 }
                 Type::DeclTag { name, .. } if !features.decl_tag => *ty = placeholder(name),
                 Type::TypeTag { to, .. } if !features.type_tag => *ty = Type::Const { to: *to },
-                Type::Enum(e) if !features.enum64 => e.signed = false,
+                Type::Enum(e) if !features.enum64 && e.signed => {
+                    e.signed = false;
+                    e.values.iter_mut().for_each(|v| v.value = i64::from(v.value as u32));
+                }
                 Type::Enum64(e) if !features.enum64 => {
                     *ty = Type::Int {
                         name: e.name.clone(),

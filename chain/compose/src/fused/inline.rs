@@ -10,6 +10,8 @@ use crate::insn::{FP, call, class, code, helper};
 use crate::object::{Function, Referent};
 use crate::{ComposeError, Insn, Target};
 
+const KEEP_FP_PLAIN: &str = "compile the module with clang or bpf-linker at -O2; hand-written code must only load, store and copy by r10";
+
 /// How a function's references are to be filled in.
 pub(super) struct Links<'a> {
     /// The module's name, for errors and source lines.
@@ -147,11 +149,15 @@ fn copy(
             _ if insn.is_branch() => {
                 let to = (i as i64 + 1 + insn.distance()) as usize;
                 let label = targets[to].expect("the first pass made a label for it");
+                let compares_fp = insn.dst() == FP || insn.code & 0x08 != 0 && insn.src() == FP;
+                if inlined.is_some() && insn.code != code::JA && compares_fp {
+                    return Err(error(i, "compares the frame pointer".into(), KEEP_FP_PLAIN));
+                }
                 asm.branch(insn, label);
             }
-            Some((frame, _)) => lower_frame(asm, insn, frame).map_err(|what| {
-                error(i, what.into(), "compile the module with clang or bpf-linker at -O2; hand-written code must keep r10 out of arithmetic")
-            })?,
+            Some((frame, _)) => {
+                lower_frame(asm, insn, frame).map_err(|what| error(i, what.into(), KEEP_FP_PLAIN))?
+            }
             None => asm.emit(insn),
         }
     }
@@ -186,9 +192,6 @@ fn lower_frame(asm: &mut Assembler, mut insn: Insn, frame: i16) -> Result<(), &'
             }
             asm.emit(insn);
             asm.op(code::ADD64_IMM, insn.dst(), 0, -i32::from(frame));
-        }
-        class::JMP | class::JMP32 if reads_fp && insn.code & 0x08 != 0 => {
-            return Err("compares the frame pointer");
         }
         _ => asm.emit(insn),
     }

@@ -13,6 +13,8 @@
 mod asm;
 mod debug;
 mod inline;
+#[cfg(test)]
+mod tests;
 
 use xdpchain_abi::PacketContext;
 use xdpchain_spec::{ChainDefault, Place, Verdict, VerdictSet};
