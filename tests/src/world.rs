@@ -1,0 +1,120 @@
+//! The test network of [`plan`](crate::plan): three namespaces, two links, and the far ends that count.
+
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
+
+use xdpchain_abi::GTPU_PORT;
+
+use crate::far_end::{FarEnd, Role};
+use crate::plan::{self, CLOUD, CUSTOMERS, NODE_CLOUD, NODE_RAN, RAN, Session};
+use crate::{Netns, veth};
+
+/// Packets under way at most: a veth queues 256, and both directions may share one.
+const WINDOW: u32 = 96;
+/// How long a packet may be under way before it counts as lost.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The three namespaces, connected, with addresses and neighbours, and the far ends counting.
+pub struct World {
+    /// Counts what the radio side receives.
+    pub ran_end: FarEnd,
+    /// Counts what the cloud receives, and answers.
+    pub cloud_end: FarEnd,
+    /// The radio network.
+    pub ran: Netns,
+    /// The node with the chains, on `n3` and `n6`.
+    pub node: Netns,
+    /// The customers' clouds.
+    pub cloud: Netns,
+}
+
+impl World {
+    /// Builds it, for packets numbered below `numbers`.
+    pub fn new(numbers: u32) -> Self {
+        let (ran, node, cloud) = (Netns::new("ran"), Netns::new("node"), Netns::new("cloud"));
+        veth((&ran, "ran0"), (&node, "n3"));
+        veth((&cloud, "cloud0"), (&node, "n6"));
+        ran.ip(&format!("addr add {RAN}/24 dev ran0"));
+        node.ip(&format!("addr add {NODE_RAN}/24 dev n3"));
+        node.ip(&format!("addr add {NODE_CLOUD}/24 dev n6"));
+        cloud.ip(&format!("addr add {CLOUD}/24 dev cloud0"));
+        // Fixed neighbours: a lookup that has to wait for ARP is the kernel's business and would count as lost here.
+        let neighbour = |ns: &Netns, address, of: &Netns, interface: &str, on: &str| {
+            let mac = of.mac(interface).map(|o| format!("{o:02x}")).join(":");
+            ns.ip(&format!("neigh replace {address} lladdr {mac} dev {on} nud permanent"));
+        };
+        neighbour(&ran, NODE_RAN, &node, "n3", "ran0");
+        neighbour(&node, RAN, &ran, "ran0", "n3");
+        neighbour(&node, CLOUD, &cloud, "cloud0", "n6");
+        for customer in 1..=CUSTOMERS {
+            cloud.ip(&format!("addr add {}/24 dev cloud0", plan::gateway(customer)));
+            neighbour(&node, plan::gateway(customer), &cloud, "cloud0", "n6");
+        }
+        node.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))
+            .expect("a namespace can be a router");
+        let ran_end = FarEnd::attach(&ran, "ran0", Role::Ran, numbers);
+        let cloud_end = FarEnd::attach(&cloud, "cloud0", Role::Cloud, numbers);
+        Self { ran_end, cloud_end, ran, node, cloud }
+    }
+
+    /// A sender of GTP-U on the radio side.
+    pub fn sender(&self, sessions: u32) -> Sender {
+        let socket = self.ran.run(|| UdpSocket::bind((RAN, GTPU_PORT))).expect("the port is free");
+        socket.connect((NODE_RAN, GTPU_PORT)).expect("the node is a neighbour");
+        Sender { socket, sessions, sent: 0, given_up: 0 }
+    }
+}
+
+/// Sends numbered packets by a UDP socket, as many at a time as no queue can overflow.
+#[derive(Debug)]
+pub struct Sender {
+    socket: UdpSocket,
+    sessions: u32,
+    sent: u32,
+    /// Packets that were waited for in vain.
+    given_up: u32,
+}
+
+impl Sender {
+    /// Packets sent, which are numbered from 0.
+    pub fn sent(&self) -> u32 {
+        self.sent
+    }
+
+    /// Sends `count` packets, session after session, each one when fewer than a window's worth are under way.
+    pub fn send(&mut self, world: &World, count: u32) {
+        for _ in 0..count {
+            if self.sent.is_multiple_of(WINDOW / 4) {
+                self.wait(world, WINDOW * 3 / 4);
+            }
+            let session = Session { number: self.sent % self.sessions };
+            self.socket.send(&session.gtpu(self.sent)).expect("the radio side's link takes packets");
+            self.sent += 1;
+        }
+    }
+
+    /// Waits until every packet came back, or is given up.
+    pub fn settle(&mut self, world: &World) {
+        self.wait(world, 0);
+    }
+
+    /// Waits until at most `under_way` packets have not come back.
+    fn wait(&mut self, world: &World, under_way: u32) {
+        let mut start = Instant::now();
+        let mut before = 0;
+        loop {
+            let back = world.ran_end.right() as u32;
+            let open = self.sent.saturating_sub(back + self.given_up);
+            if open <= under_way {
+                return;
+            }
+            if back > before {
+                (before, start) = (back, Instant::now());
+            } else if start.elapsed() > PATIENCE {
+                self.given_up += open;
+                return;
+            }
+            std::thread::yield_now();
+        }
+    }
+}
