@@ -90,6 +90,11 @@ impl Btf {
     /// # Errors
     /// The first difference, in order of offsets.
     pub fn same_layout(&self, a: TypeId, other: &Btf, b: TypeId) -> Result<(), LayoutDiff> {
+        let behind_variable = |btf: &Btf, id| match btf.get(id) {
+            Some(Type::Var { ty, .. }) => *ty,
+            _ => id,
+        };
+        let (a, b) = (behind_variable(self, a), behind_variable(other, b));
         let mut comparison = Comparison { a: self, b: other, path: Vec::new(), fields: 0 };
         comparison.ty(a, b)
     }
@@ -177,7 +182,6 @@ impl<'a> Comparison<'a> {
         }
         let (size_a, size_b) = (self.a.size_of(a), self.b.size_of(b));
         match (self.a.resolved(a), self.b.resolved(b)) {
-            (Some(Type::Var { ty: a, .. }), Some(Type::Var { ty: b, .. })) => return self.ty(*a, *b),
             (Some(Type::Struct(x)), Some(Type::Struct(y))) | (Some(Type::Union(x)), Some(Type::Union(y)))
                 if size_a == size_b =>
             {
