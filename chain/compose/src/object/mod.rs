@@ -7,6 +7,8 @@ mod elf;
 mod error;
 mod maps;
 mod program;
+#[cfg(test)]
+mod tests;
 
 use crate::btf::{Btf, CoreRelo, LineInfo};
 use crate::{Insn, MapDef};
