@@ -126,6 +126,9 @@ reasons! {
     OuterPmtu = 50, "outer_pmtu", Punt;
     /// The next hop's link-layer address is not known yet.
     NoNeighbour = 51, "no_neighbour", Punt;
+    /// The kernel does not forward to the outer destination: forwarding is off on the interface, or there is no route
+    /// but a local one.
+    NotForwarded = 52, "not_forwarded", Punt;
 
     /// The outer source is not the session's peer; forwarded all the same.
     PeerMoved = 56, "peer_moved", Noted;

@@ -1,2 +1,22 @@
 //! What the packet programs share: packet access, context, reasons, next hop.
+//!
+//! Everything is written for the verifier of kernel 5.10 and newer: loops have constant bounds, no
+//! helper is younger than 5.10, and a packet's octets are reached only through [`Packet`]'s checks.
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+
+mod inner;
+mod module;
+mod packet;
+mod route;
+mod tunnel;
+
+pub use inner::Inner;
+pub use packet::Packet;
+pub use route::{NextHop, Route};
+pub use tunnel::{choose, entropy};
+
+#[doc(hidden)]
+pub use aya_ebpf;
+#[doc(hidden)]
+pub use xdpchain_abi;

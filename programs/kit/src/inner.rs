@@ -1,0 +1,93 @@
+//! The IP packet inside a tunnel.
+
+use xdpchain_abi::{Ipv6, Reason};
+use xdpchain_wire::{Octets, OctetsMut, ethernet::ethertype, ipv4, ipv6};
+
+/// An IP packet inside a tunnel, found whole: version, header length and total length agree with the octets there are.
+#[derive(Clone, Copy, Debug)]
+pub struct Inner {
+    /// Its offset from the start of the frame.
+    pub offset: usize,
+    /// [`ethertype::IPV4`] or [`ethertype::IPV6`].
+    pub ethertype: u16,
+    /// Octets of the packet, its header included.
+    pub len: usize,
+    /// TOS or traffic class octet.
+    pub tos: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Source address; IPv4 is IPv4-mapped.
+    pub source: Ipv6,
+    /// Destination address; IPv4 is IPv4-mapped.
+    pub destination: Ipv6,
+}
+
+impl Inner {
+    /// The packet that begins at `offset` and ends at or before `end`, both from the start of the frame.
+    ///
+    /// # Errors
+    /// [`Reason::InnerMalformed`] when it is neither IPv4 nor IPv6, its header is cut short, or it says it is longer.
+    #[inline(always)]
+    pub fn parse<O: Octets + ?Sized>(packet: &O, offset: usize, end: usize) -> Result<Self, Reason> {
+        Self::find(packet, offset, end).ok_or(Reason::InnerMalformed)
+    }
+
+    #[inline(always)]
+    fn find<O: Octets + ?Sized>(packet: &O, offset: usize, end: usize) -> Option<Self> {
+        let inner = match packet.at::<1>(offset)?[0] >> 4 {
+            4 => {
+                let view = ipv4::View(packet.at(offset)?);
+                let (header, len) = (view.header_len(), view.total_len() as usize);
+                if header < ipv4::LEN || len < header {
+                    return None;
+                }
+                Self {
+                    offset,
+                    ethertype: ethertype::IPV4,
+                    len,
+                    tos: view.tos(),
+                    ttl: view.ttl(),
+                    source: Ipv6::mapped(view.source()),
+                    destination: Ipv6::mapped(view.destination()),
+                }
+            }
+            6 => {
+                let view = ipv6::View(packet.at(offset)?);
+                Self {
+                    offset,
+                    ethertype: ethertype::IPV6,
+                    len: ipv6::LEN + view.payload_len() as usize,
+                    tos: view.traffic_class(),
+                    ttl: view.hop_limit(),
+                    source: view.source(),
+                    destination: view.destination(),
+                }
+            }
+            _ => return None,
+        };
+        (offset + inner.len <= end).then_some(inner)
+    }
+
+    /// Whether the destination is a group: multicast of either family, or the limited broadcast address.
+    #[inline(always)]
+    pub fn is_to_group(&self) -> bool {
+        let octets = &self.destination.octets;
+        if self.ethertype == ethertype::IPV4 {
+            octets[12] >> 4 == 0xe || octets[12] & octets[13] & octets[14] & octets[15] == 0xff
+        } else {
+            octets[0] == 0xff
+        }
+    }
+
+    /// Takes one hop off the packet, which now begins at `offset`. `None` when it does not lie within the frame.
+    #[inline(always)]
+    #[must_use]
+    pub fn decrement_ttl<O: OctetsMut + ?Sized>(&self, packet: &mut O, offset: usize) -> Option<()> {
+        if self.ethertype == ethertype::IPV4 {
+            ipv4::decrement_ttl(packet.at_mut(offset)?);
+        } else {
+            ipv6::decrement_hop_limit(packet.at_mut(offset)?);
+        }
+        Some(())
+    }
+}

@@ -1,0 +1,146 @@
+//! A packet in the driver's buffer.
+//!
+//! A window of octets borrows the packet, so none outlives a move of its start or end.
+
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    programs::XdpContext,
+};
+use xdpchain_wire::{Octets, OctetsMut};
+
+/// The largest offset that a window may begin at. The verifier wants variable offsets well under 64 KiB; no frame
+/// that XDP sees in one buffer is longer.
+const MAX_OFFSET: usize = 0x3fff;
+
+/// A packet in the driver's buffer.
+pub struct Packet {
+    ctx: *mut xdp_md,
+}
+
+impl Packet {
+    /// The packet that the program was called for.
+    #[inline(always)]
+    pub fn new(ctx: &XdpContext) -> Self {
+        Self { ctx: ctx.ctx }
+    }
+
+    /// Octets from the frame's start to its end.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        // The verifier allows the difference of packet pointers in 64 bits only, so the compiler must not
+        // see that a caller needs no more than 32.
+        opaque(self.end() - self.start())
+    }
+
+    /// Whether the frame has no octets, which no driver hands over.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Index of the interface that the packet came in on.
+    #[inline(always)]
+    pub fn ingress_ifindex(&self) -> u32 {
+        // SAFETY: the kernel hands every XDP program a valid context.
+        unsafe { (*self.ctx).ingress_ifindex }
+    }
+
+    /// The kernel's context, for helpers.
+    #[inline(always)]
+    pub fn as_ptr(&self) -> *mut xdp_md {
+        self.ctx
+    }
+
+    /// Moves the frame's start by `delta` octets: forward takes octets away, backward makes room. `None`, and nothing
+    /// has changed, when there is no room or nothing would be left.
+    #[inline(always)]
+    #[must_use]
+    pub fn move_start(&mut self, delta: i32) -> Option<()> {
+        // SAFETY: the context is valid, and every window into the packet ended with the exclusive borrow.
+        (unsafe { bpf_xdp_adjust_head(self.ctx, delta) } == 0).then_some(())
+    }
+
+    /// Cuts off what is beyond `len` octets; a shorter frame stays as it is. `None`, and nothing has changed, when the
+    /// driver refuses.
+    #[inline(always)]
+    #[must_use]
+    pub fn truncate(&mut self, len: usize) -> Option<()> {
+        let now = self.len();
+        if now <= len {
+            return Some(());
+        }
+        // SAFETY: as in `move_start`.
+        (unsafe { bpf_xdp_adjust_tail(self.ctx, len as i32 - now as i32) } == 0).then_some(())
+    }
+
+    /// Makes the frame `len` octets long, by cutting off its tail or by adding zeroes to it. `None`, and nothing has
+    /// changed, when the driver's buffer ends before.
+    #[inline(always)]
+    #[must_use]
+    pub fn resize(&mut self, len: usize) -> Option<()> {
+        let delta = len as i32 - self.len() as i32;
+        // SAFETY: as in `move_start`.
+        (unsafe { bpf_xdp_adjust_tail(self.ctx, delta) } == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn start(&self) -> usize {
+        // SAFETY: the kernel hands every XDP program a valid context.
+        unsafe { (*self.ctx).data as usize }
+    }
+
+    #[inline(always)]
+    fn end(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { (*self.ctx).data_end as usize }
+    }
+
+    /// The address of `N` octets at `offset` that lie within the packet.
+    #[inline(always)]
+    fn window<const N: usize>(&self, offset: usize) -> Option<usize> {
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        // The verifier ties the range that the comparison proves to the pointer that was compared, so
+        // the access must go through that very register and not one the compiler computed anew.
+        let window = opaque_sum(self.start(), offset);
+        (window + N <= self.end()).then_some(window)
+    }
+}
+
+impl Octets for Packet {
+    #[inline(always)]
+    fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        let window = self.window::<N>(offset)?;
+        // SAFETY: `window` was checked against the packet's end, octets have no alignment, and the shared borrow
+        // keeps the packet's bounds and octets as they are.
+        Some(unsafe { &*(window as *const [u8; N]) })
+    }
+}
+
+impl OctetsMut for Packet {
+    #[inline(always)]
+    fn at_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        let window = self.window::<N>(offset)?;
+        // SAFETY: as in `at`; the exclusive borrow makes this the only window.
+        Some(unsafe { &mut *(window as *mut [u8; N]) })
+    }
+}
+
+/// `start + offset`, of which the compiler is not to know that it is a sum.
+#[inline(always)]
+fn opaque_sum(start: usize, offset: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut sum = start;
+        // A real instruction, because line information for an empty one is refused by the kernel.
+        // SAFETY: adds two registers and touches nothing else.
+        unsafe {
+            core::arch::asm!("{0} += {1}", inout(reg) sum, in(reg) offset, options(pure, nomem, nostack));
+        }
+        sum
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    core::hint::black_box(start + offset)
+}

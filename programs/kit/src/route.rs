@@ -1,0 +1,107 @@
+//! The next hop of an outer packet, as the kernel's routing and neighbour tables have it.
+
+use aya_ebpf::{
+    bindings::{
+        BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH,
+        BPF_FIB_LKUP_RET_PROHIBIT, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNREACHABLE, bpf_fib_lookup,
+        xdp_action,
+    },
+    helpers::{bpf_fib_lookup as fib_lookup, bpf_redirect},
+};
+use xdpchain_abi::{Ipv4, Reason};
+use xdpchain_wire::{OctetsMut as _, ethernet};
+
+use crate::Packet;
+
+/// `AF_INET`, the same on every Linux.
+const AF_INET: u8 = 2;
+
+/// An outer IPv4 packet that is to be sent, as far as routing asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// Outer source.
+    pub source: Ipv4,
+    /// Outer destination.
+    pub destination: Ipv4,
+    /// IP protocol of what the outer header carries.
+    pub protocol: u8,
+    /// TOS octet.
+    pub tos: u8,
+    /// Octets of the outer packet, compared with the way out's MTU.
+    pub total_len: u16,
+}
+
+/// Where an outer packet goes.
+#[derive(Clone, Copy, Debug)]
+pub enum NextHop {
+    /// To a neighbour whose link-layer address is known.
+    Neighbour {
+        /// The neighbour's address.
+        destination: ethernet::Address,
+        /// The address of the interface that the packet leaves by.
+        source: ethernet::Address,
+        /// That interface.
+        ifindex: u32,
+    },
+    /// To a neighbour whose link-layer address the kernel has yet to ask for.
+    Unresolved,
+}
+
+impl Route {
+    /// Asks the kernel for the next hop. Forwarding must be on for the interface that the packet came in on.
+    ///
+    /// # Errors
+    /// The reason for which the packet is not forwarded.
+    #[inline(always)]
+    pub fn next_hop(&self, packet: &Packet) -> Result<NextHop, Reason> {
+        // SAFETY: all zero octets are a value of this struct of integers and unions of integers.
+        let mut fib: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+        fib.family = AF_INET;
+        fib.l4_protocol = self.protocol;
+        fib.__bindgen_anon_1.tot_len = self.total_len;
+        fib.ifindex = packet.ingress_ifindex();
+        fib.__bindgen_anon_2.tos = self.tos;
+        fib.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(self.source.octets);
+        fib.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(self.destination.octets);
+        // SAFETY: context and struct are valid for the call, and the size is the struct's.
+        let result =
+            unsafe { fib_lookup(packet.as_ptr().cast(), &mut fib, size_of::<bpf_fib_lookup>() as i32, 0) };
+        if result < 0 {
+            return Err(Reason::NotForwarded);
+        }
+        match result as u32 {
+            BPF_FIB_LKUP_RET_SUCCESS => Ok(NextHop::Neighbour {
+                destination: ethernet::Address(fib.dmac),
+                source: ethernet::Address(fib.smac),
+                ifindex: fib.ifindex,
+            }),
+            BPF_FIB_LKUP_RET_NO_NEIGH => Ok(NextHop::Unresolved),
+            BPF_FIB_LKUP_RET_BLACKHOLE | BPF_FIB_LKUP_RET_UNREACHABLE | BPF_FIB_LKUP_RET_PROHIBIT => {
+                Err(Reason::NoRoute)
+            }
+            BPF_FIB_LKUP_RET_FRAG_NEEDED => Err(Reason::NeedsFragmentation),
+            _ => Err(Reason::NotForwarded),
+        }
+    }
+}
+
+impl NextHop {
+    /// Sends the encapsulated packet: out of the interface that it came in on, or of another one.
+    ///
+    /// # Errors
+    /// [`Reason::NoNeighbour`] when the next hop is unresolved. The packet keeps its Ethernet addresses, so the kernel
+    /// takes it as a packet to be routed, asks for the neighbour, and sends this very packet on when it is found.
+    #[inline(always)]
+    pub fn send(&self, packet: &mut Packet) -> Result<u32, Reason> {
+        let &Self::Neighbour { destination, source, ifindex } = self else { return Err(Reason::NoNeighbour) };
+        let addresses: &mut [u8; 12] = packet.at_mut(0).ok_or(Reason::Truncated)?;
+        let (first, second) = addresses.split_at_mut(6);
+        first.copy_from_slice(&destination.0);
+        second.copy_from_slice(&source.0);
+        if ifindex == packet.ingress_ifindex() {
+            return Ok(xdp_action::XDP_TX);
+        }
+        // SAFETY: takes no pointers.
+        Ok(unsafe { bpf_redirect(ifindex, 0) } as u32)
+    }
+}
