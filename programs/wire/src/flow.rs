@@ -81,20 +81,6 @@ impl Flow {
         }
         Some(flow)
     }
-
-    /// A number that both directions of the flow share, evenly spread.
-    #[inline(always)]
-    pub fn symmetric_hash(&self) -> u32 {
-        // Sums and exclusive ors do not care for order; both, so that neighbouring pairs of addresses
-        // with the same sum differ in the other.
-        let (a, b) = (fold(&self.source), fold(&self.destination));
-        let mut hash = mix(a ^ b) ^ a.wrapping_add(b);
-        if let Some(ports) = self.ports {
-            let (a, b) = (ports.source as u32, ports.destination as u32);
-            hash = mix(hash ^ (a ^ b) << 16 ^ a.wrapping_add(b));
-        }
-        mix(hash ^ self.protocol as u32)
-    }
 }
 
 impl Ports {
@@ -109,11 +95,51 @@ impl Ports {
     }
 }
 
-/// An address in 32 bits, all of its bits in use.
+/// A number, evenly spread, that both directions of a flow share: of the IP packet that begins at `offset` and is of type
+/// `ethertype`. `None` where [`Flow::parse`] says `None`.
+///
+/// Straight from the octets, because a program has no registers to hold a [`Flow`]. Ports count when they follow the IP
+/// header at once; all parts of a fragmented packet have the same number.
 #[inline(always)]
-const fn fold(address: &Ipv6) -> u32 {
-    let octets = &address.octets;
-    mix(u32_at(octets, 0) ^ mix(u32_at(octets, 4))) ^ mix(u32_at(octets, 8) ^ mix(u32_at(octets, 12)))
+pub fn symmetric_hash<O: Octets + ?Sized>(packet: &O, ethertype: u16, offset: usize) -> Option<u32> {
+    // Sums and exclusive ors do not care for order; both, so that neighbouring pairs with the same
+    // sum differ in the other.
+    let (source, destination, protocol, upper) = match ethertype {
+        ethertype::IPV4 => {
+            let header: &[u8; ipv4::LEN] = packet.at(offset)?;
+            let view = ipv4::View(header);
+            if view.version() != 4 || view.header_len() < ipv4::LEN {
+                return None;
+            }
+            let upper = if view.is_fragment() { None } else { Some(offset + view.header_len()) };
+            (u32_at(header, 12), u32_at(header, 16), view.protocol(), upper)
+        }
+        ethertype::IPV6 => {
+            let header: &[u8; ipv6::LEN] = packet.at(offset)?;
+            let view = ipv6::View(header);
+            if view.version() != 6 {
+                return None;
+            }
+            (fold(header, 8), fold(header, 24), view.next_header(), Some(offset + ipv6::LEN))
+        }
+        _ => return None,
+    };
+    let mut hash = mix(source ^ destination) ^ source.wrapping_add(destination) ^ protocol as u32;
+    if let Some(upper) = upper
+        && matches!(protocol, protocol::TCP | protocol::UDP | protocol::SCTP)
+    {
+        let octets: &[u8; 4] = packet.at(upper)?;
+        let (a, b) = (u16_at(octets, 0) as u32, u16_at(octets, 2) as u32);
+        hash = mix(hash ^ (a ^ b) << 16 ^ a.wrapping_add(b));
+    }
+    Some(mix(hash))
+}
+
+/// The IPv6 address at `i` in 32 bits, all of its bits in use.
+#[inline(always)]
+const fn fold(header: &[u8; ipv6::LEN], i: usize) -> u32 {
+    let upper = mix(u32_at(header, i) ^ mix(u32_at(header, i + 4)));
+    mix(upper ^ u32_at(header, i + 8)) ^ u32_at(header, i + 12)
 }
 
 /// A one-to-one map of 32-bit numbers in which each bit of the result depends on each bit of `x`.
