@@ -30,7 +30,7 @@ impl Packet {
     pub fn len(&self) -> usize {
         // The verifier allows the difference of packet pointers in 64 bits only, so the compiler must not
         // see that a caller needs no more than 32.
-        opaque(self.end() - self.start())
+        opaque_difference(self.end(), self.start())
     }
 
     /// Whether the frame has no octets, which no driver hands over.
@@ -143,4 +143,20 @@ fn opaque_sum(start: usize, offset: usize) -> usize {
     }
     #[cfg(not(target_arch = "bpf"))]
     core::hint::black_box(start + offset)
+}
+
+/// `end - start`, of which the compiler is not to know that it is a difference.
+#[inline(always)]
+fn opaque_difference(end: usize, start: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut difference = end;
+        // SAFETY: subtracts one register from another and touches nothing else.
+        unsafe {
+            core::arch::asm!("{0} -= {1}", inout(reg) difference, in(reg) start, options(pure, nomem, nostack));
+        }
+        difference
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    core::hint::black_box(end - start)
 }
