@@ -1,4 +1,178 @@
+//! The module that takes users' packets out of GTP-U (3GPP TS 29.281) on their way to the customer's cloud.
+//!
+//! - A packet whose (outer destination, TEID) is a session's leaves as a plain Ethernet frame that holds the inner packet
+//!   and nothing else, and the packet context says whose it is.
+//! - A packet that comes to none of our addresses passes untouched. Whether an address is ours is asked only when no
+//!   session is found, so that the common packet costs one look-up.
+//! - Every check comes before the first change. What fails one is dropped, or punted as it came in, with its reason.
+//! - A punted packet is not for later slots either: its verdict has `XDPCHAIN_FINAL` set. Attached alone, without a
+//!   chain, the kernel would take that for an unknown verdict and drop the packet.
 #![no_std]
 #![no_main]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! { loop {} }
+
+mod echo;
+mod outer;
+
+use aya_ebpf::{
+    bindings::xdp_action::XDP_PASS,
+    btf_maps::HashMap,
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+use xdpchain_abi::{Endpoint, Ipv4, Ipv6, Reason, UplinkKey, UplinkSession, direction, session_flags};
+use xdpchain_kit::{Inner, Packet};
+use xdpchain_wire::{
+    Octets as _, OctetsMut as _,
+    ethernet::{self, ethertype},
+    gtpu, ipv4, ipv6,
+};
+
+use self::outer::{Message, Outer};
+
+xdpchain_kit::module!();
+
+/// Uplink sessions by where their packets arrive.
+#[btf_map(name = "sessions")]
+static SESSIONS: HashMap<UplinkKey, UplinkSession, 1_048_576> = HashMap::new();
+
+/// Addresses of ours that GTP-U packets come to.
+#[btf_map(name = "endpoints")]
+static ENDPOINTS: HashMap<Ipv4, Endpoint, 64> = HashMap::new();
+
+/// Decapsulates, answers Echo Requests, passes on what is not GTP-U for us.
+#[xdp]
+fn gtp_decap(ctx: XdpContext) -> u32 {
+    let mut packet = Packet::new(&ctx);
+    match judge(&mut packet) {
+        Ok(verdict) => verdict,
+        Err(reason) => module::refuse(reason),
+    }
+}
+
+/// The packet's verdict, or why it is not forwarded.
+#[inline(always)]
+fn judge(packet: &mut Packet) -> Result<u32, Reason> {
+    let Some(outer) = Outer::parse(packet)? else { return Ok(XDP_PASS) };
+    match outer.message(packet) {
+        Ok(message) if message.kind == gtpu::message::G_PDU => {
+            let key = UplinkKey { local: outer.destination, teid: message.teid };
+            // SAFETY: nothing here changes the map, and a session that user space replaces meanwhile is read
+            // field by field at worst from both, as in every look-up that takes no lock.
+            match unsafe { SESSIONS.get(&key) } {
+                Some(session) => decapsulate(packet, &outer, &message, session),
+                None if endpoint(outer.destination).is_none() => Ok(XDP_PASS),
+                None if message.teid.value() == 0 => Err(Reason::TeidZero),
+                None => Err(Reason::UnknownTeid),
+            }
+        }
+        Ok(message) => match endpoint(outer.destination) {
+            Some(endpoint) => signalling(packet, &outer, &message, endpoint),
+            None => Ok(XDP_PASS),
+        },
+        Err(_) if endpoint(outer.destination).is_none() => Ok(XDP_PASS),
+        Err(reason) => Err(reason),
+    }
+}
+
+/// What we know of `address`, `None` when it is not ours.
+#[inline(always)]
+fn endpoint(address: Ipv4) -> Option<Endpoint> {
+    // SAFETY: as for the sessions; the value is copied at once.
+    unsafe { ENDPOINTS.get(&address) }.copied()
+}
+
+/// A message about tunnels, to an address of ours.
+#[inline(always)]
+fn signalling(
+    packet: &mut Packet,
+    outer: &Outer,
+    message: &Message,
+    endpoint: Endpoint,
+) -> Result<u32, Reason> {
+    match message.kind {
+        gtpu::message::ECHO_REQUEST => echo::answer(packet, outer, endpoint),
+        gtpu::message::END_MARKER => Err(Reason::EndMarker),
+        gtpu::message::ERROR_INDICATION => Err(Reason::ErrorIndication),
+        _ => Err(Reason::GtpSignalling),
+    }
+}
+
+/// Takes the user's packet out of its G-PDU.
+#[inline(always)]
+fn decapsulate(
+    packet: &mut Packet,
+    outer: &Outer,
+    message: &Message,
+    session: &UplinkSession,
+) -> Result<u32, Reason> {
+    let header = packet.at(message.offset).ok_or(Reason::Truncated)?;
+    let payload =
+        gtpu::Payload::parse(packet, gtpu::View(header), message.offset, message.end).map_err(|error| {
+            match error {
+                gtpu::Error::Truncated => Reason::Truncated,
+                gtpu::Error::Length => Reason::GtpLength,
+                gtpu::Error::BadExtension => Reason::BadExtension,
+                gtpu::Error::NotSupported => Reason::ExtensionNotSupported,
+            }
+        })?;
+    let moved = session.peer != outer.source;
+    if moved && session.flags & session_flags::STRICT_PEER != 0 {
+        return Err(Reason::PeerStrict);
+    }
+    let inner = Inner::parse(packet, payload.offset, message.end)?;
+    check_source(packet, &inner, session)?;
+    let (customer, number) = (session.customer, session.session);
+
+    let addresses: [u8; 12] = *packet.at(0).ok_or(Reason::Truncated)?;
+    // First the tail, so that trailing octets of the UDP payload and Ethernet padding are gone (they
+    // are no part of the inner packet), then the head.
+    packet.truncate(inner.offset + inner.len).ok_or(Reason::Truncated)?;
+    packet.move_start((inner.offset - ethernet::LEN) as i32).ok_or(Reason::Headroom)?;
+    let frame: &mut [u8; ethernet::LEN] = packet.at_mut(0).ok_or(Reason::Truncated)?;
+    frame[..12].copy_from_slice(&addresses);
+    frame[12..].copy_from_slice(&inner.ethertype.to_be_bytes());
+
+    if moved {
+        module::count(Reason::PeerMoved);
+    }
+    module::change_context(|context| {
+        context.direction = direction::UPLINK;
+        context.customer = customer;
+        context.session = number;
+        context.inner_len = inner.len as u16;
+        context.has_qfi = payload.qfi.is_some() as u8;
+        context.qfi = payload.qfi.unwrap_or(0);
+        context.outer_tos = outer.tos;
+    });
+    Ok(XDP_PASS)
+}
+
+/// Whether the inner source belongs to the session.
+#[inline(always)]
+fn check_source(packet: &Packet, inner: &Inner, session: &UplinkSession) -> Result<(), Reason> {
+    let ours = if inner.ethertype == ethertype::IPV4 {
+        let view = ipv4::View(packet.at(inner.offset).ok_or(Reason::InnerMalformed)?);
+        session.inner4 != Ipv4::default() && view.source() == session.inner4
+    } else {
+        let header: &[u8; ipv6::LEN] = packet.at(inner.offset).ok_or(Reason::InnerMalformed)?;
+        // Source fe80::/10 and destination ff02::/16 mean the link, whose other end is on the slow path.
+        if header[8] == 0xfe && header[9] & 0xc0 == 0x80 || header[24] == 0xff && header[25] == 0x02 {
+            return Err(Reason::InnerLinkLocal);
+        }
+        session.inner6_len != 0 && is_within(ipv6::View(header).source(), session.inner6, session.inner6_len)
+    };
+    if ours { Ok(()) } else { Err(Reason::SpoofedSource) }
+}
+
+/// Whether the first `len` bits of `address` are those of `prefix`.
+#[inline(always)]
+fn is_within(address: Ipv6, prefix: Ipv6, len: u8) -> bool {
+    let differs = u128::from_be_bytes(address.octets) ^ u128::from_be_bytes(prefix.octets);
+    let (high, low) = ((differs >> 64) as u64, differs as u64);
+    match len {
+        0 => true,
+        1..=64 => high >> (64 - len) == 0,
+        65..=128 => high == 0 && low >> (128 - len) == 0,
+        _ => false,
+    }
+}

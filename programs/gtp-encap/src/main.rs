@@ -1,4 +1,144 @@
+//! The module that puts the customer's packets into GTP-U (3GPP TS 29.281) on their way to the radio network.
+//!
+//! - It acts only on packets whose context says downlink; every other one passes on untouched.
+//! - The session is found by customer and inner destination, so customers may use the same addresses.
+//! - Outer headers are IPv4, UDP without checksum (RFC 768 allows it over IPv4, TS 29.281 does not ask for one), GTP-U. DF
+//!   is set: whether the packet fits the way out is asked of the routing table before it is touched.
+//! - Session, next hop and room are found before the first change. What lacks one is dropped, or punted, with its reason.
 #![no_std]
 #![no_main]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! { loop {} }
+
+use aya_ebpf::{
+    bindings::xdp_action::XDP_PASS,
+    btf_maps::HashMap,
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+use xdpchain_abi::{DownlinkKey, DownlinkSession, GTPU_PORT, Ipv6, Reason, direction, session_flags};
+use xdpchain_kit::{Inner, Packet, Route, entropy};
+use xdpchain_wire::{
+    Octets as _, OctetsMut as _,
+    ethernet::{self, Link, ethertype},
+    gtpu::{self, Optional, PduSession},
+    ipv4, ipv6, protocol, udp,
+};
+
+xdpchain_kit::module!();
+
+/// Downlink sessions by customer and inner address.
+#[btf_map(name = "sessions")]
+static SESSIONS: HashMap<DownlinkKey, DownlinkSession, 1_048_576> = HashMap::new();
+
+/// Octets of the outer headers without PDU Session Container.
+const OVERHEAD: usize = ipv4::LEN + udp::LEN + gtpu::LEN;
+/// Octets that a PDU Session Container adds.
+const CONTAINER: usize = gtpu::OPTIONAL_LEN + PduSession::LEN;
+/// Outer TTL.
+const TTL: u8 = 64;
+/// The first port of IANA's dynamic range, 49152 to 65535. The other end answers to 2152 whatever the source port
+/// is, so it can carry the flow's entropy for equal-cost paths and receive queues.
+const DYNAMIC_PORTS: u16 = 0xc000;
+
+/// Encapsulates what goes downlink, passes on the rest.
+#[xdp]
+fn gtp_encap(ctx: XdpContext) -> u32 {
+    let context = module::context();
+    if context.direction != direction::DOWNLINK {
+        return XDP_PASS;
+    }
+    let mut packet = Packet::new(&ctx);
+    match forward(&mut packet, context.customer) {
+        Ok(verdict) => verdict,
+        Err(reason) => module::refuse(reason),
+    }
+}
+
+/// Sends the packet into `customer`'s session, or says why not.
+#[inline(always)]
+fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
+    let link = Link::parse(packet).ok_or(Reason::Truncated)?;
+    if !matches!(link.ethertype, ethertype::IPV4 | ethertype::IPV6) {
+        return Ok(XDP_PASS);
+    }
+    let inner = Inner::parse(packet, link.network, packet.len())?;
+    if inner.is_to_group() {
+        return Err(Reason::InnerMulticast);
+    }
+    if inner.ttl <= 1 {
+        return Err(Reason::TtlExpired);
+    }
+    let key = DownlinkKey { customer, address: address(packet, &inner)? };
+    // SAFETY: nothing here changes the map, and the value is copied at once.
+    let session = *unsafe { SESSIONS.get(&key) }.ok_or(Reason::NoSession)?;
+    module::change_context(|context| context.session = session.session);
+
+    let has_qfi = session.flags & session_flags::HAS_QFI != 0;
+    let overhead = if has_qfi { OVERHEAD + CONTAINER } else { OVERHEAD };
+    let total_len = (inner.len + overhead) as u16;
+    let route = Route {
+        source: session.local,
+        destination: session.peer,
+        protocol: protocol::UDP,
+        tos: inner.tos,
+        total_len,
+    };
+    let next_hop = route.next_hop(packet)?;
+    let source_port = DYNAMIC_PORTS | entropy(packet, &inner) as u16;
+
+    let addresses: [u8; 12] = *packet.at(0).ok_or(Reason::Truncated)?;
+    packet.truncate(inner.offset + inner.len).ok_or(Reason::Truncated)?;
+    packet.move_start(inner.offset as i32 - (ethernet::LEN + overhead) as i32).ok_or(Reason::Headroom)?;
+
+    let frame: &mut [u8; ethernet::LEN] = packet.at_mut(0).ok_or(Reason::Headroom)?;
+    frame[..12].copy_from_slice(&addresses);
+    frame[12..].copy_from_slice(&ethertype::IPV4.to_be_bytes());
+    let ip = ipv4::Repr {
+        tos: inner.tos,
+        total_len,
+        dont_fragment: true,
+        ttl: TTL,
+        protocol: protocol::UDP,
+        source: session.local,
+        destination: session.peer,
+        ..ipv4::Repr::default()
+    };
+    ip.emit(packet.at_mut(ethernet::LEN).ok_or(Reason::Headroom)?);
+    let udp = udp::Repr {
+        source_port,
+        destination_port: GTPU_PORT,
+        len: total_len - ipv4::LEN as u16,
+        checksum: 0,
+    };
+    udp.emit(packet.at_mut(ethernet::LEN + ipv4::LEN).ok_or(Reason::Headroom)?);
+    let gtp = gtpu::Repr {
+        extensions: has_qfi,
+        message_type: gtpu::message::G_PDU,
+        len: total_len - OVERHEAD as u16,
+        teid: session.teid,
+        ..gtpu::Repr::default()
+    };
+    gtp.emit(packet.at_mut(ethernet::LEN + ipv4::LEN + udp::LEN).ok_or(Reason::Headroom)?);
+    if has_qfi {
+        let optional = Optional { next_extension: gtpu::extension::PDU_SESSION, ..Optional::default() };
+        optional.emit(packet.at_mut(ethernet::LEN + OVERHEAD).ok_or(Reason::Headroom)?);
+        let container = PduSession { pdu_type: PduSession::DOWNLINK, qfi: session.qfi, next_extension: 0 };
+        container.emit(packet.at_mut(ethernet::LEN + OVERHEAD + gtpu::OPTIONAL_LEN).ok_or(Reason::Headroom)?);
+    }
+    inner.decrement_ttl(packet, ethernet::LEN + overhead).ok_or(Reason::Headroom)?;
+    next_hop.send(packet)
+}
+
+/// What a downlink session is found by: the whole IPv4 address, the upper half of an IPv6 address. A session owns a
+/// /64 (3GPP TS 23.501, 5.8.2.2), in which the user's device makes its addresses as it likes.
+#[inline(always)]
+fn address(packet: &Packet, inner: &Inner) -> Result<Ipv6, Reason> {
+    if inner.ethertype == ethertype::IPV4 {
+        let view = ipv4::View(packet.at(inner.offset).ok_or(Reason::InnerMalformed)?);
+        Ok(Ipv6::mapped(view.destination()))
+    } else {
+        let header: &[u8; ipv6::LEN] = packet.at(inner.offset).ok_or(Reason::InnerMalformed)?;
+        let mut address = Ipv6::default();
+        address.octets[..8].copy_from_slice(&header[24..32]);
+        Ok(address)
+    }
+}
