@@ -16,7 +16,7 @@ use std::{
 
 pub use c::{C_EXAMPLES, build_c_examples};
 pub use error::Error;
-pub use rust::{PROGRAMS, RUST_EXAMPLES, build};
+pub use rust::{PROGRAMS, RUST_EXAMPLES, build, build_for_size};
 
 /// The folder of the workspace's Cargo.toml, as it was when this crate was built.
 #[must_use]

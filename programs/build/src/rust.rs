@@ -21,6 +21,21 @@ const TARGET: &str = "bpfel-unknown-none";
 /// # Errors
 /// When a tool is missing, a package does not compile or a file cannot be written.
 pub fn build(packages: &[&str], out: &Path) -> Result<Vec<PathBuf>, Error> {
+    compile(packages, &[], out)
+}
+
+/// Builds `package` for size instead of speed into `out`: other instructions from the same source, for whoever needs a
+/// second build of a module. Returns its path.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_for_size(package: &str, out: &Path) -> Result<PathBuf, Error> {
+    let config = format!("profile.release.package.{package}.opt-level='s'");
+    compile(&[package], &["--config", &config], out)?;
+    Ok(out.join(format!("{package}.o")))
+}
+
+fn compile(packages: &[&str], options: &[&str], out: &Path) -> Result<Vec<PathBuf>, Error> {
     let linker = tools::linker()?;
     let sysroot = tools::sysroot()?;
     // Its own target directory: an outer cargo holds the lock of the common one while a build script runs.
@@ -28,7 +43,7 @@ pub fn build(packages: &[&str], out: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut cargo = tools::nightly("cargo");
     cargo.current_dir(workspace_root());
     cargo.args(["build", "--release", "--bins", "-Zbuild-std=core", "--target", TARGET]);
-    cargo.arg("--target-dir").arg(&target);
+    cargo.arg("--target-dir").arg(&target).args(options);
     for package in packages {
         cargo.args(["--package", package]);
     }
