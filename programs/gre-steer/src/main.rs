@@ -1,4 +1,119 @@
+//! The module that sends a customer's uplink packets into the customer's GRE tunnels.
+//!
+//! - It acts only on packets whose context says uplink; every other one passes on untouched.
+//! - Tunnel and next hop are found before the first change, so a packet that has none is refused as it came in.
+//! - The GRE header is RFC 2784's with flags 0, or RFC 2890's with a key when the tunnel has one.
 #![no_std]
 #![no_main]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! { loop {} }
+
+use aya_ebpf::{
+    bindings::xdp_action::XDP_PASS,
+    btf_maps::HashMap,
+    helpers::bpf_get_prandom_u32,
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+use xdpchain_abi::{Customer, GreTunnel, Reason, direction, tunnel_flags};
+use xdpchain_kit::{Inner, Packet, Route, choose, entropy};
+use xdpchain_wire::{
+    Octets as _, OctetsMut as _,
+    ethernet::{self, Link, ethertype},
+    gre, ipv4, protocol,
+};
+
+xdpchain_kit::module!();
+
+/// Which tunnels a customer's packets take.
+#[btf_map(name = "customers")]
+static CUSTOMERS: HashMap<u32, Customer, 65536> = HashMap::new();
+
+/// Tunnels by number.
+#[btf_map(name = "tunnels")]
+static TUNNELS: HashMap<u32, GreTunnel, 4096> = HashMap::new();
+
+/// Outer TTL of a tunnel that does not say.
+const TTL: u8 = 64;
+/// Octets of the key field.
+const KEY: usize = 4;
+
+/// Encapsulates what goes uplink, passes on the rest.
+#[xdp]
+fn gre_steer(ctx: XdpContext) -> u32 {
+    let context = module::context();
+    if context.direction != direction::UPLINK {
+        return XDP_PASS;
+    }
+    match forward(&mut Packet::new(&ctx), context.customer) {
+        Ok(verdict) => verdict,
+        Err(reason) => module::refuse(reason),
+    }
+}
+
+/// Sends the packet into one of `customer`'s tunnels, or says why not.
+#[inline(always)]
+fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
+    let link = Link::parse(packet).ok_or(Reason::Truncated)?;
+    if !matches!(link.ethertype, ethertype::IPV4 | ethertype::IPV6) {
+        return Ok(XDP_PASS);
+    }
+    let inner = Inner::parse(packet, link.network, packet.len())?;
+    if inner.is_to_group() {
+        return Err(Reason::InnerMulticast);
+    }
+    if inner.ttl <= 1 {
+        return Err(Reason::TtlExpired);
+    }
+    let hash = entropy(packet, &inner);
+    // SAFETY: nothing here changes the map, and the value is only read.
+    let tunnels = unsafe { CUSTOMERS.get(&customer) }.ok_or(Reason::NoTunnel)?;
+    let number = choose(tunnels, hash).ok_or(Reason::NoTunnel)?;
+    // SAFETY: as above; copied at once.
+    let tunnel = *unsafe { TUNNELS.get(&number) }.ok_or(Reason::NoTunnel)?;
+    module::change_context(|context| context.tunnel = number);
+
+    let has_key = tunnel.flags & tunnel_flags::HAS_KEY != 0;
+    let overhead = ipv4::LEN + gre::LEN + if has_key { KEY } else { 0 };
+    let total_len = (inner.len + overhead) as u16;
+    let route = Route {
+        source: tunnel.local,
+        destination: tunnel.remote,
+        protocol: protocol::GRE,
+        tos: inner.tos,
+        total_len,
+    };
+    let next_hop = route.next_hop(packet)?;
+
+    let addresses: [u8; 12] = *packet.at(0).ok_or(Reason::Truncated)?;
+    packet.truncate(inner.offset + inner.len).ok_or(Reason::Truncated)?;
+    packet.move_start(inner.offset as i32 - (ethernet::LEN + overhead) as i32).ok_or(Reason::Headroom)?;
+
+    let frame: &mut [u8; ethernet::LEN] = packet.at_mut(0).ok_or(Reason::Headroom)?;
+    frame[..12].copy_from_slice(&addresses);
+    frame[12..].copy_from_slice(&ethertype::IPV4.to_be_bytes());
+    let dont_fragment = tunnel.flags & tunnel_flags::ALLOW_FRAGMENTS == 0;
+    let ip = ipv4::Repr {
+        tos: inner.tos,
+        total_len,
+        id: if dont_fragment { 0 } else { fragment_id() },
+        dont_fragment,
+        ttl: if tunnel.ttl == 0 { TTL } else { tunnel.ttl },
+        protocol: protocol::GRE,
+        source: tunnel.local,
+        destination: tunnel.remote,
+        ..ipv4::Repr::default()
+    };
+    ip.emit(packet.at_mut(ethernet::LEN).ok_or(Reason::Headroom)?);
+    let gre =
+        gre::Repr { protocol: inner.ethertype, key: has_key.then_some(tunnel.key), ..gre::Repr::default() };
+    gre.emit(packet, ethernet::LEN + ipv4::LEN).ok_or(Reason::Headroom)?;
+    inner.decrement_ttl(packet, ethernet::LEN + overhead).ok_or(Reason::Headroom)?;
+    next_hop.send(packet)
+}
+
+/// An identification for an outer packet that may be fragmented; not 0, which some middle boxes take for unset.
+#[inline(always)]
+fn fragment_id() -> u16 {
+    // SAFETY: takes nothing.
+    let random = unsafe { bpf_get_prandom_u32() } as u16;
+    random.max(1)
+}

@@ -5,12 +5,14 @@
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+mod counter;
 mod inner;
 mod module;
 mod packet;
 mod route;
 mod tunnel;
 
+pub use counter::atomic_add;
 pub use inner::Inner;
 pub use packet::Packet;
 pub use route::{NextHop, Route};

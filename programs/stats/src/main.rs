@@ -1,4 +1,79 @@
+//! The module that counts packets and octets for each customer and direction, and for each session.
+//!
+//! It never changes a packet and always passes it on. At the chain's exit it counts what was forwarded; in line, where
+//! the final verdict is not known yet, it counts everything that a decapsulator claimed.
 #![no_std]
 #![no_main]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! { loop {} }
+
+use aya_ebpf::{
+    bindings::{
+        BPF_NOEXIST,
+        xdp_action::{XDP_PASS, XDP_REDIRECT, XDP_TX},
+    },
+    btf_maps::{Array, PerCpuHashMap},
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+use xdpchain_abi::{Counter, CustomerKey, SessionCounters, direction};
+use xdpchain_kit::atomic_add;
+
+xdpchain_kit::module!();
+
+/// Packets and octets by customer and direction; an entry appears with its first packet.
+#[btf_map(name = "customers")]
+static CUSTOMERS: PerCpuHashMap<CustomerKey, Counter, 65536> = PerCpuHashMap::new();
+
+/// Packets and octets by the session's number.
+#[btf_map(name = "sessions")]
+static SESSIONS: Array<SessionCounters, 1_048_576> = Array::new();
+
+/// Counts a packet.
+#[xdp]
+fn stats(_: XdpContext) -> u32 {
+    let context = module::context();
+    let forwarded = matches!(context.verdict as u32, NOT_KNOWN_YET | XDP_TX | XDP_REDIRECT);
+    if context.direction != direction::NONE && forwarded {
+        count_customer(context.customer, context.direction, context.inner_len as u64);
+        count_session(context.session, context.direction, context.inner_len as u64);
+    }
+    XDP_PASS
+}
+
+/// `PacketContext::verdict` of a packet whose chain has not ended.
+const NOT_KNOWN_YET: u32 = 0;
+
+#[inline(always)]
+fn count_customer(customer: u32, direction: u8, bytes: u64) {
+    let key = CustomerKey { customer, direction: direction as u32 };
+    if let Some(counter) = CUSTOMERS.get_ptr_mut(&key) {
+        // SAFETY: the value belongs to this CPU, XDP programs do not interrupt each other, and entries are not removed
+        // by programs.
+        unsafe {
+            (*counter).packets += 1;
+            (*counter).bytes += bytes;
+        }
+        return;
+    }
+    // Another CPU may have added the key since; then only the value of this CPU is to be set, which nobody else does.
+    // A full map leaves the packet uncounted here; the session's counter still has it.
+    let first = Counter { packets: 1, bytes };
+    if CUSTOMERS.insert(&key, &first, BPF_NOEXIST as u64).is_err() {
+        let _full = CUSTOMERS.insert(&key, &first, 0);
+    }
+}
+
+#[inline(always)]
+fn count_session(session: u32, direction: u8, bytes: u64) {
+    // `NO_SESSION` is beyond every array's end.
+    let Some(counters) = SESSIONS.get_ptr_mut(session) else { return };
+    // SAFETY: the entry lives as long as the map, is aligned, and is only ever added to.
+    unsafe {
+        let counter = if direction == direction::UPLINK {
+            &raw mut (*counters).uplink
+        } else {
+            &raw mut (*counters).downlink
+        };
+        atomic_add(&raw mut (*counter).packets, 1);
+        atomic_add(&raw mut (*counter).bytes, bytes);
+    }
+}
