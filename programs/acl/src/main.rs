@@ -5,6 +5,7 @@
 //! - A rule that asks for ports matches no fragment.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 use aya_ebpf::{
     bindings::xdp_action::XDP_PASS,

@@ -43,8 +43,9 @@ impl Subject {
     pub(crate) fn matches(&self, rule: &AclRule) -> bool {
         let flags = rule.flags;
         let mut differ = when(flags, acl_flags::ENABLED) ^ u64::MAX;
-        differ |= beyond_prefix(&rule.src, rule.src_len, self.source);
-        differ |= beyond_prefix(&rule.dst, rule.dst_len, self.destination);
+        let [src, dst] = prefixes(rule);
+        differ |= beyond_prefix(src, rule.src_len, self.source);
+        differ |= beyond_prefix(dst, rule.dst_len, self.destination);
         let customer = (rule.customer ^ self.customer) | self.unclaimed;
         differ |= customer as u64 & when(flags, acl_flags::CUSTOMER);
         differ |= (rule.protocol ^ self.protocol) as u64 & when(flags, acl_flags::PROTOCOL);
@@ -64,6 +65,19 @@ fn words(address: &Ipv6) -> [u64; 2] {
     ]
 }
 
+/// The two prefixes of `rule` in words, as [`words`] gives them, in four loads.
+#[inline(always)]
+fn prefixes(rule: &AclRule) -> [[u64; 2]; 2] {
+    const {
+        assert!(core::mem::offset_of!(AclRule, src) == 0);
+        assert!(core::mem::offset_of!(AclRule, dst) == 16);
+        assert!(size_of::<AclRule>().is_multiple_of(8));
+    }
+    // SAFETY: the prefixes are the rule's first 32 octets, and any octets are words. The kernel lays an array's
+    // values out 8 octets aligned, each taking a multiple of 8, which this size is.
+    unsafe { *core::ptr::from_ref(rule).cast() }
+}
+
 /// All ones when `flags` has the one bit of `flag`, else 0.
 #[inline(always)]
 fn when(flags: u32, flag: u32) -> u64 {
@@ -72,10 +86,9 @@ fn when(flags: u32, flag: u32) -> u64 {
 
 /// 0 when the first `len` bits of both addresses are the same.
 #[inline(always)]
-fn beyond_prefix(prefix: &Ipv6, len: u8, address: [u64; 2]) -> u64 {
+fn beyond_prefix(prefix: [u64; 2], len: u8, address: [u64; 2]) -> u64 {
     let [high, low] = mask(len);
-    let [a, b] = words(prefix);
-    ((a ^ address[0]) & high.to_be()) | ((b ^ address[1]) & low.to_be())
+    ((prefix[0] ^ address[0]) & high.to_be()) | ((prefix[1] ^ address[1]) & low.to_be())
 }
 
 /// The mask of the first `len` bits of 128, as two numbers.
@@ -83,8 +96,8 @@ fn beyond_prefix(prefix: &Ipv6, len: u8, address: [u64; 2]) -> u64 {
 fn mask(len: u8) -> [u64; 2] {
     let len = len as i64;
     // All ones when the prefix ends before the second word, and before the end of all.
-    let short = ((len - 64) >> 63) as u64;
-    let partial = ((len - 128) >> 63) as u64;
+    let short = when_negative(len - 64);
+    let partial = when_negative(len - 128);
     // In two steps, as a shift by 64 is none.
     let high = (u64::MAX << 1) << ((63 - len) & 63);
     let low = (u64::MAX << 1) << ((127 - len) & 63);
@@ -94,5 +107,15 @@ fn mask(len: u8) -> [u64; 2] {
 /// All ones when `port` is below or above the range, both ends of which belong to it.
 #[inline(always)]
 fn out_of_range(range: [u16; 2], port: i64) -> u64 {
-    (((port - range[0] as i64) | (range[1] as i64 - port)) >> 63) as u64
+    when_negative((port - range[0] as i64) | (range[1] as i64 - port))
+}
+
+/// All ones when `x` is negative, else 0.
+#[inline(always)]
+fn when_negative(x: i64) -> u64 {
+    let mut x = x;
+    // In assembly, as the compiler makes a branch of `x >> 63`.
+    // SAFETY: shifts a register and touches nothing else.
+    unsafe { core::arch::asm!("{0} s>>= 63", inout(reg) x, options(pure, nomem, nostack)) };
+    x as u64
 }
