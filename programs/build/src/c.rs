@@ -16,6 +16,8 @@ pub const C_EXAMPLES: [&str; 3] = ["pktcount", "ratelimit", "portfilter"];
 /// When clang is missing, an example does not compile or `out` cannot be made.
 pub fn build_c_examples(out: &Path) -> Result<Vec<PathBuf>, Error> {
     create_dir(out)?;
+    // clang runs in another folder.
+    let out = std::path::absolute(out).map_err(|source| Error::Write { path: out.to_path_buf(), source })?;
     // Relative source paths and a mapped directory keep the machine's paths out of the objects.
     let sources = workspace_root().join("programs/examples");
     let mut remap = std::ffi::OsString::from("-ffile-prefix-map=");
