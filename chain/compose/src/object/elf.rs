@@ -6,14 +6,14 @@ use object::elf::{EM_BPF, FileHeader64};
 use object::read::elf::{ElfFile, FileHeader as _};
 use object::{
     LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _, RelocationFlags, RelocationTarget,
-    SectionIndex, SectionKind, SymbolIndex, SymbolKind,
+    SectionIndex, SectionKind, SymbolFlags, SymbolIndex, SymbolKind,
 };
 
 use super::maps::{self, MapTable};
 use super::program::{self, Program};
 use super::{Function, Line, Object, ObjectError, Reference, Referent};
 use crate::Insn;
-use crate::btf::{Btf, BtfExt};
+use crate::btf::{Btf, BtfExt, Linkage, Type};
 use crate::insn::{call, code, pseudo};
 
 pub(super) type Elf<'a> = ElfFile<'a, FileHeader64<LittleEndian>>;
@@ -40,6 +40,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Object, ObjectError> {
         attach_debug_info(&elf, btf, ext, &mut functions, &places)?;
     }
     if let Some(btf) = &mut btf {
+        hide_functions(&elf, btf, &functions, &places);
         maps::complete_data_sections(&elf, btf);
     }
     let table = MapTable::read(&elf, btf.as_ref())?;
@@ -187,6 +188,23 @@ fn attach_debug_info(
         function.lines.dedup_by_key(|l| l.insn);
     }
     Ok(())
+}
+
+/// Makes functions of hidden visibility static in BTF, as libbpf does: the verifier then follows their calls, instead of
+/// judging them once by parameter types that compilers' built-ins (`memset` and the like) do not have.
+fn hide_functions(elf: &Elf<'_>, btf: &mut Btf, functions: &[Function], places: &[Place]) {
+    for symbol in elf.symbols().filter(|s| s.kind() == SymbolKind::Text) {
+        let SymbolFlags::Elf { st_other, .. } = symbol.flags() else { continue };
+        let visibility = st_other & 3;
+        if visibility != object::elf::STV_HIDDEN && visibility != object::elf::STV_INTERNAL {
+            continue;
+        }
+        let Some(section) = symbol.section_index() else { continue };
+        let id = function_at(places, section, symbol.address()).and_then(|i| functions[i].btf_type);
+        if let Some(Type::Func { linkage, .. }) = id.and_then(|id| btf.get_mut(id)) {
+            *linkage = Linkage::Static;
+        }
+    }
 }
 
 /// Fills every function's references from relocations, and from calls that need none.

@@ -21,7 +21,7 @@ fn an_object_is_read_whole() {
     let program = object.xdp_program(None).unwrap();
     assert_eq!((program.name.as_str(), program.section.as_str(), program.frags), ("features", "xdp", false));
     assert_eq!(program.run_config, Some(RunConfig { priority: Some(5), chain_call_actions: 0b1100 }));
-    assert_eq!(names(&object, &object.reachable(program.function)), ["features", "outer", "inner"]);
+    assert_eq!(names(&object, &object.reachable(program.function)), ["features", "outer", "read_first", "inner"]);
 
     let map = |name: &str| object.maps.iter().position(|m| m.name == name).unwrap();
     let flows = &object.maps[map("flows")];
@@ -30,10 +30,22 @@ fn an_object_is_read_whole() {
     assert_eq!(btf.name_of(flows.btf_key), "key");
     let rodata = &object.maps[map(".rodata")];
     assert_eq!(rodata.initial, Some(InitialData { bytes: vec![7, 0, 0, 0], frozen: true }));
-    assert_eq!(object.maps[map(".data")].initial, Some(InitialData { bytes: vec![3, 0, 0, 0], frozen: false }));
+    assert_eq!(
+        object.maps[map(".data")].initial,
+        Some(InitialData { bytes: vec![3, 0, 0, 0], frozen: false })
+    );
     assert_eq!(object.maps[map(".bss")].initial, Some(InitialData { bytes: vec![0; 4], frozen: false }));
     assert_eq!(btf.size_of(rodata.btf_value), Some(4));
 
+    let linkage = |name: &str| {
+        let function = object.functions.iter().find(|f| f.name == name).unwrap();
+        match btf.get(function.btf_type.unwrap()) {
+            Some(crate::btf::Type::Func { linkage, .. }) => *linkage,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(linkage("outer"), crate::btf::Linkage::Global);
+    assert_eq!(linkage("read_first"), crate::btf::Linkage::Static);
     let inner = object.functions.iter().find(|f| f.name == "inner").unwrap();
     let referents: Vec<_> = inner.references.iter().map(|r| r.to).collect();
     assert_eq!(referents, [Referent::Map(map("marks")), Referent::Value { map: map(".rodata"), offset: 0 }]);
@@ -58,7 +70,10 @@ fn old_maps_are_read_without_btf() {
     let object = Object::parse(LEGACY).unwrap();
     assert!(object.btf.is_none());
     let counts = &object.maps[0];
-    assert_eq!((counts.name.as_str(), counts.map_type, counts.value_size, counts.max_entries), ("counts", 6, 8, 2));
+    assert_eq!(
+        (counts.name.as_str(), counts.map_type, counts.value_size, counts.max_entries),
+        ("counts", 6, 8, 2)
+    );
     assert_eq!(object.xdp_program(None).unwrap().name, "legacy");
 }
 
