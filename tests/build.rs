@@ -1,4 +1,4 @@
-//! Builds the C programs in `bpf/`, which the far ends of test links run.
+//! Builds the C programs in `bpf/`: the far ends of test links, and modules for the tests.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,6 +6,15 @@ use std::process::Command;
 fn main() {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
     println!("cargo:rerun-if-changed=bpf");
+    for entry in std::fs::read_dir("bpf").expect("the folder is part of this crate") {
+        let source = entry.expect("it can be listed").path();
+        if source.extension().is_some_and(|e| e == "c") {
+            compile(&source, &out);
+        }
+    }
+}
+
+fn compile(source: &Path, out: &Path) {
     let mut clang = Command::new("clang");
     clang.args(["-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-mcpu=v3"]);
     // Debian keeps `asm/types.h` below the machine's triplet, where clang does not look for a BPF target.
@@ -13,10 +22,11 @@ fn main() {
     if triplet.is_dir() {
         clang.arg(format!("-I{}", triplet.display()));
     }
-    clang.args(["-c", "bpf/far_end.c", "-o"]).arg(out.join("far_end.o"));
-    let status = clang.status();
+    let object = out.join(source.file_name().expect("a file has a name")).with_extension("o");
+    let status = clang.arg("-c").arg(source).arg("-o").arg(object).status();
     assert!(
         status.as_ref().is_ok_and(|s| s.success()),
-        "`clang` could not build bpf/far_end.c: {status:?}\nhelp: cargo xtask setup"
+        "`clang` could not build {}: {status:?}\nhelp: cargo xtask setup",
+        source.display()
     );
 }

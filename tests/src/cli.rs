@@ -54,6 +54,21 @@ pub fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }
 
+/// Where `cargo xtask build` puts objects: `XDPCHAIN_EBPF`, else `ebpf` beside the binary's folder.
+pub fn objects() -> PathBuf {
+    std::env::var_os("XDPCHAIN_EBPF").map_or_else(|| target_dir().join("ebpf"), PathBuf::from)
+}
+
+/// Every file in `folder` and below, sorted; none when there is no such folder.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.flatten().map(|entry| entry.path());
+    let mut files: Vec<_> =
+        paths.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect();
+    files.sort();
+    files
+}
+
 /// Runs `xdpchain ARGS` in namespace `ns` and folder `dir`.
 pub fn xdpchain(ns: &Netns, dir: &Path, args: &[&str]) -> Run {
     let mut command = Command::new(binary());
@@ -69,5 +84,33 @@ pub fn run(ns: &Netns, command: &mut Command) -> Run {
         status: output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0)),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Objects of modules for the tests, from `bpf/`.
+pub mod object {
+    use std::path::Path;
+
+    macro_rules! objects {
+        ($($(#[$doc:meta])+ $name:ident = $file:literal;)+) => {
+            $($(#[$doc])+ pub static $name: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/", $file));)+
+
+            /// Writes every object into `folder`.
+            pub fn write_all(folder: &Path) {
+                $(std::fs::write(folder.join($file), $name).expect("the test's folder can be written");)+
+            }
+        };
+    }
+    objects! {
+        /// Passes everything and counts it in its map `passed`.
+        PASSING = "passing.o";
+        /// Drops everything.
+        DROPPING = "dropping.o";
+        /// Two XDP programs.
+        TWO = "two.o";
+        /// No XDP program.
+        NONE = "none.o";
+        /// The verifier refuses it.
+        REFUSED = "refused.o";
     }
 }
