@@ -1,1 +1,39 @@
 //! The kernel side: bpf system calls, links, pins, interfaces, transactions.
+//!
+//! [`Host`] is the network namespace that a command works in. Every changing operation holds its lock, prepares
+//! everything that can fail, commits by one compare-and-swap of the interface's link, and takes back what it prepared
+//! when anything fails: at any instant the generation before or the one after runs whole.
+#![deny(unsafe_code)]
+
+mod attach;
+pub mod cpus;
+mod error;
+mod exits;
+mod host;
+mod interface;
+pub mod load;
+mod lock;
+mod manifest;
+mod maps;
+mod netns;
+mod places;
+mod status;
+mod store;
+// The system calls are the one place of user space that cannot do without.
+#[allow(unsafe_code)]
+pub mod sys;
+mod undo;
+mod verifier;
+
+pub use error::{BoxError, Class, Error, Result};
+pub use exits::{Count, SlotExits};
+pub use host::{Change, Compose, Composed, Desired, Edit, Host, Recovered};
+pub use interface::{AttachPlace, AttachedProgram, Interface};
+pub use manifest::{
+    AttachMode, BadObjectId, ChainState, Manifest, MapRecord, ModuleState, ObjectId, Objects, ProgramRecord,
+};
+pub use maps::{Batches, Entries, Map, MapName};
+pub use netns::Netns;
+pub use places::{ENV_BPFFS, ENV_RUN, NetnsPlaces, Places, escape, unescape};
+pub use status::{ChainStatus, MapStatus};
+pub use verifier::{Refusal, SourceLine};

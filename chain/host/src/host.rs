@@ -1,0 +1,613 @@
+//! The operations on chains: change, detach, recover.
+//!
+//! A change is prepared where it can fail without anybody noticing: objects stored, composed, maps made, program verified,
+//! manifest written as `staged`. One compare-and-swap of the pinned link commits it. Whether a crash came before or after
+//! that is told by the id of the program that the link runs, so that [`Host::recover`] and the next operation finish it or
+//! clear it away.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use xdpchain_compose::{Image, MapOwner, MapUse};
+use xdpchain_spec::{Engine, Mode};
+
+use crate::attach::{self, PinnedLink};
+use crate::error::{BoxError, Error, Result};
+use crate::exits;
+use crate::interface::Interface;
+use crate::load::{self, Loaded};
+use crate::lock::NetnsLock;
+use crate::manifest::{self, AttachMode, ChainState, Manifest, MapRecord, Objects, ProgramRecord};
+use crate::netns::Netns;
+use crate::places::{NetnsPlaces, Places, escape};
+use crate::store::{Store, make_directory, names, remove_empty, remove_file};
+use crate::sys;
+use crate::undo::Undo;
+
+/// The network namespace that a command works in, with its chains.
+#[derive(Debug)]
+pub struct Host {
+    pub(crate) places: Places,
+    pub(crate) at: NetnsPlaces,
+    netns: Netns,
+}
+
+/// What a chain is to become.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    /// The chain. Its rows are not looked at.
+    pub state: ChainState,
+    /// The objects that it refers to; those of earlier generations may be left out.
+    pub objects: Objects,
+    /// Do everything up to the commit, the verifier's work included, then take it back.
+    pub dry_run: bool,
+}
+
+/// What composition gives.
+#[derive(Clone, Debug)]
+pub struct Composed {
+    /// The program and its maps.
+    pub image: Image,
+    /// How it was made.
+    pub engine: Engine,
+    /// Why not by the engine before it.
+    pub engine_reason: Option<String>,
+}
+
+/// Makes a chain's image. The objects are all that the chain refers to.
+pub type Compose<'a> = dyn Fn(&ChainState, &Objects) -> std::result::Result<Composed, BoxError> + 'a;
+
+/// Says what the chain of an interface is to become; it is given the generation that runs.
+pub type Edit<'a> = dyn FnMut(Option<&Manifest>) -> std::result::Result<Desired, BoxError> + 'a;
+
+/// A committed change, or with a dry run one that would have been.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The generation before.
+    pub before: Option<Manifest>,
+    /// The generation that runs now; with a dry run the one that would.
+    pub after: Manifest,
+    /// Instructions that the verifier looked at, 0 before kernel 5.16.
+    pub verified_insns: u32,
+    /// Whether nothing was committed because of [`Desired::dry_run`].
+    pub dry_run: bool,
+}
+
+/// What [`Host::recover`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Recovered {
+    /// A change had been committed and not recorded; it is recorded now.
+    Finished {
+        /// The interface.
+        ifname: String,
+        /// The generation.
+        generation: u64,
+    },
+    /// A change had been prepared and not committed; it is cleared away.
+    Cleared {
+        /// The interface.
+        ifname: String,
+        /// The generation.
+        generation: u64,
+    },
+    /// The interface, or its namespace, is gone, or something else detached the chain; its maps and files are removed.
+    Gone {
+        /// The interface.
+        ifname: String,
+    },
+}
+
+impl Host {
+    /// The calling thread's network namespace, with everything in its usual place.
+    ///
+    /// # Errors
+    /// [`Error::Bpffs`], [`Error::Permission`].
+    pub fn open() -> Result<Self> {
+        Self::at(Places::discover()?)
+    }
+
+    /// The calling thread's network namespace, with pins and files in `places`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] without `/proc`.
+    pub fn at(places: Places) -> Result<Self> {
+        let netns = Netns::current()?;
+        Ok(Self { at: places.of(netns), places, netns })
+    }
+
+    /// The network namespace.
+    pub fn netns(&self) -> Netns {
+        self.netns
+    }
+
+    /// Where pins and files are.
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// The interfaces with a chain.
+    ///
+    /// # Errors
+    /// [`Error::Permission`], [`Error::Io`].
+    pub fn interfaces(&self) -> Result<Vec<String>> {
+        let mut found = self.store().interfaces()?;
+        found.retain(|ifname| self.store().current(ifname).is_ok_and(|m| m.is_some()));
+        Ok(found)
+    }
+
+    /// The generation that is committed on an interface.
+    ///
+    /// # Errors
+    /// [`Error::NoChain`], [`Error::Manifest`].
+    pub fn manifest(&self, ifname: &str) -> Result<Manifest> {
+        self.store().current(ifname)?.ok_or_else(|| Error::NoChain { ifname: ifname.to_owned() })
+    }
+
+    /// The generations of an interface that are kept, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Manifest`], [`Error::Io`].
+    pub fn history(&self, ifname: &str) -> Result<Vec<Manifest>> {
+        self.store().history(ifname)
+    }
+
+    pub(crate) fn store(&self) -> Store<'_> {
+        Store(&self.at)
+    }
+
+    /// Changes the chain of an interface, or puts the first one there. Packets see the chain before or the one after, each
+    /// whole; after a failure the one before runs.
+    ///
+    /// # Errors
+    /// Whatever [`Error`] has but for [`Error::NoChain`] and [`Error::NoNetns`].
+    pub fn change(&self, ifname: &str, edit: &mut Edit<'_>, compose: &Compose<'_>) -> Result<Change> {
+        let lock = NetnsLock::acquire(&self.at)?;
+        self.recover_interface(ifname)?;
+        let interface = Interface::by_name(ifname)?;
+        let link = PinnedLink::open(&self.at.link(ifname))?;
+        let before = self.store().current(ifname)?;
+        self.check_identity(&interface, link.as_ref(), before.as_ref())?;
+        let desired = edit(before.as_ref()).map_err(Error::Edit)?;
+        check_mode(ifname, before.as_ref(), desired.state.chain.mode)?;
+
+        let mut undo = Undo::default();
+        let result = self.prepare_and_commit(&interface, link.as_ref(), before, desired, compose, &mut undo);
+        let change = match result {
+            Ok(change) if !change.dry_run => {
+                undo.keep();
+                change
+            }
+            Ok(change) => {
+                drop(undo);
+                change
+            }
+            Err(error) => {
+                let error = undo.fail(error);
+                self.tidy(ifname);
+                return Err(error);
+            }
+        };
+        self.tidy(ifname);
+        self.sweep();
+        drop(lock);
+        Ok(change)
+    }
+
+    fn prepare_and_commit<'a>(
+        &'a self,
+        interface: &Interface,
+        link: Option<&PinnedLink>,
+        before: Option<Manifest>,
+        desired: Desired,
+        compose: &Compose<'_>,
+        undo: &mut Undo<'a>,
+    ) -> Result<Change> {
+        let Desired { mut state, objects, dry_run } = desired;
+        let rows = before.as_ref().map(|m| m.state.rows.clone()).unwrap_or_default();
+        let fresh = state.assign_rows(&rows);
+        let objects = self.complete(&state, objects)?;
+        let composed = compose(&state, &objects).map_err(Error::Compose)?;
+        let loaded = self.load(&interface.name, &composed.image, undo)?;
+        exits::check_rows(&interface.name, &composed.image, &state)?;
+        exits::clear_rows(&composed.image, &loaded, &state, &fresh)?;
+        let mut after = self.manifest_of(interface, before.as_ref(), state, &composed, &loaded)?;
+        let verified_insns = loaded.info.verified_insns;
+        if dry_run {
+            return Ok(Change { before, after, verified_insns, dry_run });
+        }
+        for module in after.state.modules.values() {
+            if let Some(bytes) = objects.bytes(module.object) {
+                self.store().put_object(module.object, bytes)?;
+            }
+        }
+        match (link, &before) {
+            (Some(link), Some(before)) => self.swap(interface, link, before, &after, &loaded, undo)?,
+            _ => self.attach(interface, &mut after, &loaded, undo)?,
+        }
+        self.store().publish(&after)?;
+        Ok(Change { before, after, verified_insns, dry_run })
+    }
+
+    /// The objects that `state` refers to, those that were not given from the store.
+    fn complete(&self, state: &ChainState, mut objects: Objects) -> Result<Objects> {
+        for (name, module) in &state.modules {
+            if objects.bytes(module.object).is_none() {
+                let bytes = self.store().object(module.object)?.ok_or_else(|| Error::NoObject {
+                    module: name.clone(),
+                    sha256: module.object.to_string(),
+                    store: self.at.objects(),
+                })?;
+                objects.insert(bytes);
+            }
+        }
+        Ok(objects)
+    }
+
+    /// Loads an image with the maps that are pinned, and pins those that are new.
+    fn load<'a>(&'a self, ifname: &str, image: &Image, undo: &mut Undo<'a>) -> Result<Loaded> {
+        let loaded = load::load(image, &mut |map| self.pinned(ifname, map))?;
+        for (map, loaded) in image.maps.iter().zip(&loaded.maps) {
+            if !loaded.created {
+                continue;
+            }
+            let path = self.at.map(ifname, &map.owner, &map.def.name);
+            if let Some(parent) = path.parent() {
+                make_directory(parent)?;
+            }
+            sys::pin(loaded.fd.as_fd(), &path).map_err(Error::io("pin", &path))?;
+            undo.push("remove a map's pin", move || remove_file(&path));
+        }
+        Ok(loaded)
+    }
+
+    /// The map that is pinned for `map`, when there is one.
+    fn pinned(&self, ifname: &str, map: &MapUse) -> Result<Option<std::os::fd::OwnedFd>> {
+        let path = self.at.map(ifname, &map.owner, &map.def.name);
+        match sys::open_pin(&path) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io("open", path)(e)),
+        }
+    }
+
+    fn manifest_of(
+        &self,
+        interface: &Interface,
+        before: Option<&Manifest>,
+        state: ChainState,
+        composed: &Composed,
+        loaded: &Loaded,
+    ) -> Result<Manifest> {
+        let maps = composed.image.maps.iter().zip(&loaded.maps).map(|(map, loaded)| MapRecord {
+            module: match &map.owner {
+                MapOwner::Chain => None,
+                MapOwner::Module(name) => Some(name.clone()),
+            },
+            name: map.def.name.clone(),
+            id: loaded.info.id,
+        });
+        Ok(Manifest {
+            version: manifest::VERSION,
+            generation: before.map_or(0, |m| m.generation) + 1,
+            time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            ifname: interface.name.clone(),
+            ifindex: interface.index,
+            netns: self.netns.inode,
+            netns_cookie: self.netns.cookie,
+            mode: before.map_or(AttachMode::Native, |m| m.mode),
+            mode_reason: before.and_then(|m| m.mode_reason.clone()),
+            engine: composed.engine,
+            engine_reason: composed.engine_reason.clone(),
+            program: ProgramRecord {
+                id: loaded.info.id,
+                name: loaded.info.name.clone(),
+                tag: loaded.info.tag.iter().map(|octet| format!("{octet:02x}")).collect(),
+            },
+            maps: maps.collect(),
+            state,
+        })
+    }
+
+    /// Commits a change: the link runs the new program instead of the old one.
+    fn swap<'a>(
+        &'a self,
+        interface: &Interface,
+        link: &PinnedLink,
+        before: &Manifest,
+        after: &Manifest,
+        loaded: &Loaded,
+        undo: &mut Undo<'a>,
+    ) -> Result<()> {
+        let swapped = |found| Error::Swapped {
+            ifname: interface.name.clone(),
+            generation: before.generation,
+            expected: before.program.id,
+            found,
+        };
+        if link.info.prog_id != before.program.id {
+            return Err(swapped(link.info.prog_id));
+        }
+        let failed = |e| Error::query(format!("the link of `{}`", interface.name))(e);
+        let old = sys::prog_by_id(before.program.id).map_err(failed)?;
+        self.stage(after, undo)?;
+        sys::link_update(link.fd.as_fd(), loaded.program.as_fd(), old.as_fd()).map_err(|e| {
+            // The kernel answers EPERM when the link runs another program than the one that it was told.
+            match sys::link_info(link.fd.as_fd()) {
+                Ok(now) if now.prog_id != before.program.id => swapped(now.prog_id),
+                _ => failed(e),
+            }
+        })?;
+        undo.visible();
+        let (link, new) = (clone(&link.fd)?, clone(&loaded.program)?);
+        let ifname = interface.name.clone();
+        undo.push("put the program before back", move || {
+            sys::link_update(link.as_fd(), old.as_fd(), new.as_fd())
+                .map_err(Error::query(format!("the link of `{ifname}`")))
+        });
+        Ok(())
+    }
+
+    /// Commits a first generation: a new link, pinned.
+    fn attach<'a>(
+        &'a self,
+        interface: &Interface,
+        after: &mut Manifest,
+        loaded: &Loaded,
+        undo: &mut Undo<'a>,
+    ) -> Result<()> {
+        let path = self.at.link(&interface.name);
+        if let Some(parent) = path.parent() {
+            make_directory(parent)?;
+        }
+        // Until it is pinned, the link ends with this process: a crash leaves nothing on the interface.
+        let attached = attach::attach(loaded.program.as_fd(), interface, after.state.chain.mode)?;
+        undo.visible();
+        (after.mode, after.mode_reason) = (attached.mode, attached.reason);
+        self.stage(after, undo)?;
+        sys::pin(attached.link.as_fd(), &path).map_err(Error::io("pin", &path))?;
+        undo.push("detach the link", move || {
+            sys::link_detach(attached.link.as_fd()).map_err(Error::query("the link"))?;
+            remove_file(&path)
+        });
+        Ok(())
+    }
+
+    fn stage<'a>(&'a self, manifest: &Manifest, undo: &mut Undo<'a>) -> Result<()> {
+        self.store().stage(manifest)?;
+        let ifname = manifest.ifname.clone();
+        undo.push("remove the staged manifest", move || self.store().unstage(&ifname));
+        Ok(())
+    }
+
+    /// Refuses when the interface is not the one that the chain was put on, or runs somebody else's program.
+    fn check_identity(
+        &self,
+        interface: &Interface,
+        link: Option<&PinnedLink>,
+        before: Option<&Manifest>,
+    ) -> Result<()> {
+        if let Some(attached) = link.and_then(PinnedLink::ifindex) {
+            let elsewhere = before.is_some_and(|m| m.netns_cookie != self.netns.cookie);
+            if elsewhere || attached != interface.index {
+                let name = if elsewhere { None } else { sys::interface_name(attached).ok() };
+                return Err(Error::Identity {
+                    ifname: interface.name.clone(),
+                    expected: attached,
+                    now: name
+                        .map_or("in another network namespace".to_owned(), |name| format!("named `{name}`")),
+                    found: interface.index,
+                });
+            }
+        }
+        let ours = link.map(|link| link.info.prog_id);
+        match interface.programs.iter().find(|program| Some(program.id) != ours) {
+            Some(program) => Err(attach::foreign(interface, program.id, program.place)),
+            None if link.is_some() && before.is_none() => Err(Error::Foreign {
+                ifname: interface.name.clone(),
+                id: ours.unwrap_or_default(),
+                name: interface.name.clone(),
+                owner: Some("a chain of ours whose manifest is gone".to_owned()),
+                help: format!("`xdpchain detach {}`, then attach again", interface.name),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the chain off an interface, which may have been renamed or be gone, and removes everything that only it used.
+    ///
+    /// # Errors
+    /// [`Error::NoChain`], [`Error::NoInterface`] when there is neither a chain nor an interface, [`Error::Permission`].
+    pub fn detach(&self, ifname: &str) -> Result<Option<Manifest>> {
+        let lock = NetnsLock::acquire(&self.at)?;
+        let recovered = self.recover_interface(ifname)?;
+        let link = PinnedLink::open(&self.at.link(ifname))?;
+        let manifest = self.store().current(ifname);
+        let nothing = link.is_none() && matches!(&manifest, Ok(None));
+        if nothing && !matches!(recovered, Some(Recovered::Gone { .. })) {
+            Interface::by_name(ifname)?;
+            return Err(Error::NoChain { ifname: ifname.to_owned() });
+        }
+        if let Some(link) = link {
+            link.detach(&self.at.link(ifname))?;
+        }
+        self.store().remove(ifname)?;
+        self.collect()?;
+        self.sweep();
+        drop(lock);
+        // A manifest that cannot be read must not keep the chain on the interface.
+        Ok(manifest.unwrap_or_default())
+    }
+
+    /// Finishes or clears away what interrupted commands left, in every network namespace.
+    ///
+    /// # Errors
+    /// [`Error::Permission`], [`Error::Io`], [`Error::Manifest`].
+    pub fn recover(&self) -> Result<Vec<Recovered>> {
+        let lock = NetnsLock::acquire(&self.at)?;
+        let mut found = Vec::new();
+        for ifname in known_interfaces(&self.at)? {
+            found.extend(self.recover_interface(&ifname)?);
+        }
+        self.collect()?;
+        found.extend(self.sweep());
+        drop(lock);
+        Ok(found)
+    }
+
+    /// Finishes or clears away what an interrupted command left on one interface. The lock is held.
+    fn recover_interface(&self, ifname: &str) -> Result<Option<Recovered>> {
+        let link = PinnedLink::open(&self.at.link(ifname))?;
+        let alive = link.as_ref().is_some_and(|link| link.ifindex().is_some());
+        let mut recovered = None;
+        if let Some(staged) = self.store().staged(ifname)? {
+            let (ifname, generation) = (ifname.to_owned(), staged.generation);
+            if alive && link.as_ref().is_some_and(|link| link.info.prog_id == staged.program.id) {
+                self.store().publish(&staged)?;
+                recovered = Some(Recovered::Finished { ifname, generation });
+            } else {
+                self.store().unstage(&ifname)?;
+                recovered = Some(Recovered::Cleared { ifname, generation });
+            }
+            self.collect()?;
+        }
+        let current = match self.store().current(ifname) {
+            Ok(current) => current,
+            // A living chain whose manifest cannot be read is nothing to clear away.
+            Err(error) if alive => return Err(error),
+            Err(_) => None,
+        };
+        if alive || (link.is_none() && current.is_none()) {
+            return Ok(recovered);
+        }
+        tracing::warn!(
+            "the chain of `{ifname}` was detached by something else, or its interface is gone; removing its state"
+        );
+        if let Some(link) = link {
+            link.detach(&self.at.link(ifname))?;
+        }
+        self.store().remove(ifname)?;
+        self.collect()?;
+        Ok(Some(Recovered::Gone { ifname: ifname.to_owned() }))
+    }
+
+    /// Removes old generations and what nothing refers to. What cannot be removed now is removed by the next command.
+    fn tidy(&self, ifname: &str) {
+        if let Err(error) = self.store().prune(ifname).and_then(|()| self.collect()) {
+            tracing::warn!("some leftovers could not be removed: {error}");
+        }
+    }
+
+    /// Removes the pins and objects that no manifest of the namespace refers to, and empty directories.
+    fn collect(&self) -> Result<()> {
+        collect(&self.at)
+    }
+
+    /// Removes the state of chains in other network namespaces whose interface is gone, which mostly are namespaces that
+    /// are gone.
+    fn sweep(&self) -> Vec<Recovered> {
+        let mut found = Vec::new();
+        let mut inodes: BTreeSet<String> = names(self.places.run()).unwrap_or_default().into_iter().collect();
+        inodes.extend(names(self.places.pins()).unwrap_or_default());
+        for inode in inodes.iter().filter_map(|name| name.parse::<u64>().ok()) {
+            if inode == self.netns.inode {
+                continue;
+            }
+            match sweep(&self.places.of(Netns { inode, cookie: None })) {
+                Ok(swept) => found.extend(swept),
+                Err(error) => tracing::debug!("network namespace {inode}: {error}"),
+            }
+        }
+        found
+    }
+}
+
+/// Removes the state of chains whose link is dead, in a network namespace that is not ours.
+fn sweep(at: &NetnsPlaces) -> Result<Vec<Recovered>> {
+    let mut found = Vec::new();
+    let Some(lock) = NetnsLock::try_acquire(at)? else { return Ok(found) };
+    for ifname in known_interfaces(at)? {
+        let path = at.link(&ifname);
+        let link = PinnedLink::open(&path)?;
+        if link.as_ref().is_some_and(|link| link.ifindex().is_some()) {
+            continue;
+        }
+        if let Some(link) = link {
+            link.detach(&path)?;
+        }
+        Store(at).remove(&ifname)?;
+        found.push(Recovered::Gone { ifname });
+    }
+    collect(at)?;
+    drop(lock);
+    Ok(found)
+}
+
+/// The interfaces that have pins or manifests.
+fn known_interfaces(at: &NetnsPlaces) -> Result<BTreeSet<String>> {
+    let mut found: BTreeSet<String> = Store(at).interfaces()?.into_iter().collect();
+    found.extend(names(&at.chain_root())?.iter().filter_map(|name| crate::places::unescape(name)));
+    Ok(found)
+}
+
+fn collect(at: &NetnsPlaces) -> Result<()> {
+    let store = Store(at);
+    let mut modules: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut chains: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for ifname in store.interfaces()? {
+        for manifest in store.current(&ifname)?.into_iter().chain(store.staged(&ifname)?) {
+            for map in &manifest.maps {
+                let of = match &map.module {
+                    Some(module) => modules.entry(escape(module)).or_default(),
+                    None => chains.entry(escape(&ifname)).or_default(),
+                };
+                of.insert(escape(&map.name));
+            }
+        }
+    }
+    let none = BTreeSet::new();
+    for module in names(&at.module_root())? {
+        collect_pins(&at.module_root().join(&module), modules.get(&module).unwrap_or(&none))?;
+    }
+    for chain in names(&at.chain_root())? {
+        let directory = at.chain_root().join(&chain);
+        collect_pins(&directory.join("maps"), chains.get(&chain).unwrap_or(&none))?;
+        remove_empty(&[&directory]);
+    }
+    for ifname in names(&at.manifest_root())? {
+        remove_empty(&[&at.manifest_root().join(ifname)]);
+    }
+    store.collect_objects()
+}
+
+/// Removes the pins of a directory that are not `live`, and the directory when nothing is left.
+fn collect_pins(directory: &Path, live: &BTreeSet<String>) -> Result<()> {
+    for name in names(directory)? {
+        if !live.contains(&name) {
+            remove_file(&directory.join(name))?;
+        }
+    }
+    remove_empty(&[directory]);
+    Ok(())
+}
+
+/// Refuses a change of mode while attached: there is no way to do that in one step.
+fn check_mode(ifname: &str, before: Option<&Manifest>, wanted: Mode) -> Result<()> {
+    let Some(before) = before else { return Ok(()) };
+    let wanted = match wanted {
+        Mode::Auto => return Ok(()),
+        Mode::Native => AttachMode::Native,
+        Mode::Generic => AttachMode::Generic,
+    };
+    if wanted == before.mode {
+        return Ok(());
+    }
+    Err(Error::ModeChange { ifname: ifname.to_owned(), current: before.mode.name(), wanted: wanted.name() })
+}
+
+fn clone(fd: &std::os::fd::OwnedFd) -> Result<std::os::fd::OwnedFd> {
+    fd.try_clone().map_err(Error::query("a descriptor"))
+}

@@ -1,0 +1,414 @@
+//! An [`Image`] made into maps and programs of the kernel.
+//!
+//! Nothing here is pinned or attached: dropping what [`load`] returns leaves no trace.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use aya_obj::generated::{
+    BPF_F_RDONLY_PROG, BPF_F_XDP_HAS_FRAGS, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_map_type,
+};
+use xdpchain_compose::{Image, MapDef, MapUse, ProgramImage, Target};
+
+use crate::cpus;
+use crate::error::{Error, Result};
+use crate::sys::{self, MapCreate, MapInfo, ProgInfo, ProgLoad};
+use crate::verifier::Refusal;
+
+/// What must agree for one map to serve as another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// `enum bpf_map_type`.
+    pub map_type: u32,
+    /// Octets.
+    pub key_size: u32,
+    /// Octets, of one CPU's value.
+    pub value_size: u32,
+    /// Entries, or octets for a ring buffer.
+    pub max_entries: u32,
+    /// `BPF_F_*`.
+    pub flags: u32,
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}, key of {} octets, value of {} octets, {} entries, flags {:#x}",
+            map_type_name(self.map_type),
+            self.key_size,
+            self.value_size,
+            self.max_entries,
+            self.flags
+        )
+    }
+}
+
+impl Shape {
+    /// What a map that exists has.
+    pub fn of(info: &MapInfo) -> Self {
+        let mut flags = info.flags;
+        // The kernel adds this one to device maps by itself.
+        if [bpf_map_type::BPF_MAP_TYPE_DEVMAP as u32, bpf_map_type::BPF_MAP_TYPE_DEVMAP_HASH as u32]
+            .contains(&info.map_type)
+        {
+            flags &= !BPF_F_RDONLY_PROG;
+        }
+        Self {
+            map_type: info.map_type,
+            key_size: info.key_size,
+            value_size: info.value_size,
+            max_entries: info.max_entries,
+            flags,
+        }
+    }
+
+    /// What the kernel will make of a definition.
+    pub fn wanted(def: &MapDef) -> io::Result<Self> {
+        let max_entries =
+            if def.map_type == bpf_map_type::BPF_MAP_TYPE_PERF_EVENT_ARRAY as u32 && def.max_entries == 0 {
+                cpus::possible()? as u32
+            } else if def.map_type == bpf_map_type::BPF_MAP_TYPE_RINGBUF as u32 {
+                // A power of two, and whole pages.
+                def.max_entries.max(4096).checked_next_power_of_two().unwrap_or(def.max_entries)
+            } else {
+                def.max_entries
+            };
+        Ok(Self {
+            map_type: def.map_type,
+            key_size: def.key_size,
+            value_size: def.value_size,
+            max_entries,
+            flags: def.flags,
+        })
+    }
+}
+
+/// A map type's name, as bpftool has it.
+pub fn map_type_name(map_type: u32) -> String {
+    const NAMES: [&str; 34] = [
+        "unspec",
+        "hash",
+        "array",
+        "prog_array",
+        "perf_event_array",
+        "percpu_hash",
+        "percpu_array",
+        "stack_trace",
+        "cgroup_array",
+        "lru_hash",
+        "lru_percpu_hash",
+        "lpm_trie",
+        "array_of_maps",
+        "hash_of_maps",
+        "devmap",
+        "sockmap",
+        "cpumap",
+        "xskmap",
+        "sockhash",
+        "cgroup_storage",
+        "reuseport_sockarray",
+        "percpu_cgroup_storage",
+        "queue",
+        "stack",
+        "sk_storage",
+        "devmap_hash",
+        "struct_ops",
+        "ringbuf",
+        "inode_storage",
+        "task_storage",
+        "bloom_filter",
+        "user_ringbuf",
+        "cgrp_storage",
+        "arena",
+    ];
+    NAMES.get(map_type as usize).map_or_else(|| format!("type {map_type}"), |name| (*name).to_owned())
+}
+
+/// A map of a loaded image.
+#[derive(Debug)]
+pub struct LoadedMap {
+    /// The map.
+    pub fd: OwnedFd,
+    /// What the kernel says about it.
+    pub info: MapInfo,
+    /// Whether it is new.
+    pub created: bool,
+}
+
+/// A loaded image. Closing these descriptors unloads what nothing else holds.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The program that the interface is to run.
+    pub program: OwnedFd,
+    /// What the kernel says about it.
+    pub info: ProgInfo,
+    /// The maps, in the order of [`Image::maps`].
+    pub maps: Vec<LoadedMap>,
+}
+
+/// Loads `image`. `existing` answers for each map whether it exists already; a map that does is used when it has the shape
+/// that the image wants.
+///
+/// # Errors
+/// [`Error::MapDiffers`], [`Error::MapCreate`], [`Error::Verifier`], [`Error::Permission`], [`Error::Unsupported`], and
+/// what `existing` fails with.
+pub fn load(image: &Image, existing: &mut dyn FnMut(&MapUse) -> Result<Option<OwnedFd>>) -> Result<Loaded> {
+    sys::raise_memlock();
+    let (btf, btf_note) = load_btf(image)?;
+    let btf = btf.as_ref().map(AsFd::as_fd);
+    let mut maps = Vec::with_capacity(image.maps.len());
+    for map in &image.maps {
+        maps.push(match existing(map)? {
+            Some(fd) => reuse_map(map, fd)?,
+            None => create_map(map, btf)?,
+        });
+    }
+    let main = image
+        .programs
+        .first()
+        .ok_or_else(|| Error::Compose("the composition has no program".to_owned().into()))?;
+    let program = load_program(image, main, &maps, btf, btf_note)?;
+    let info = sys::prog_info(program.as_fd()).map_err(Error::query("the program just loaded"))?;
+    Ok(Loaded { program, info, maps })
+}
+
+/// Loads the image's BTF. A kernel that does not know some kind of type refuses it: that is told only when the program
+/// turns out to need it.
+fn load_btf(image: &Image) -> Result<(Option<OwnedFd>, Option<String>)> {
+    if image.btf.is_empty() {
+        return Ok((None, None));
+    }
+    match sys::btf_load(&image.btf) {
+        Ok(fd) => Ok((Some(fd), None)),
+        Err((error, _)) if error.raw_os_error() == Some(libc::EPERM) => {
+            Err(Error::Permission { action: "load BTF".to_owned(), source: error })
+        }
+        Err((error, _)) if error.raw_os_error() == Some(libc::ENOSYS) => {
+            Err(Error::Unsupported { action: "run BPF programs".to_owned(), source: error })
+        }
+        Err((error, log)) => {
+            let said = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+            let note = if said.is_empty() { error.to_string() } else { format!("{said} ({error})") };
+            tracing::warn!("the kernel did not take the chain's BTF, so that it is loaded without: {note}");
+            Ok((None, Some(note)))
+        }
+    }
+}
+
+fn reuse_map(map: &MapUse, fd: OwnedFd) -> Result<LoadedMap> {
+    let describe = |e: io::Error| Error::query(format!("map `{}`", map.def.name))(e);
+    let info = sys::map_info(fd.as_fd()).map_err(describe)?;
+    let (wanted, found) = (Shape::wanted(&map.def).map_err(describe)?, Shape::of(&info));
+    if wanted != found {
+        return Err(Error::MapDiffers {
+            owner: map.owner.clone(),
+            name: map.def.name.clone(),
+            wanted,
+            found,
+        });
+    }
+    Ok(LoadedMap { fd, info, created: false })
+}
+
+fn create_map(map: &MapUse, btf: Option<BorrowedFd<'_>>) -> Result<LoadedMap> {
+    let def = &map.def;
+    let describe = |e: io::Error| Error::query(format!("map `{}`", def.name))(e);
+    let shape = Shape::wanted(def).map_err(describe)?;
+    let fd = create(def, shape, btf).map_err(|source| map_error(map, shape, source))?;
+    let info = sys::map_info(fd.as_fd()).map_err(describe)?;
+    if let Some(initial) = &def.initial {
+        let failed = |source| Error::Map { action: "fill", name: def.name.clone(), source };
+        let filled = sys::MapFd::new(fd.try_clone().map_err(failed)?).map_err(failed)?;
+        let mut value = initial.bytes.clone();
+        value.resize(filled.value_len(), 0);
+        sys::map_update(&filled, &vec![0; filled.key_size()], &value, 0).map_err(failed)?;
+        if initial.frozen {
+            sys::map_freeze(filled.fd()).map_err(failed)?;
+        }
+    }
+    Ok(LoadedMap { fd, info, created: true })
+}
+
+/// Creates a map, without BTF where its type does not take any.
+fn create(def: &MapDef, shape: Shape, btf: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    let inner = def.inner.as_ref().map(|inner| create(inner, Shape::wanted(inner)?, None)).transpose()?;
+    let mut wanted = MapCreate {
+        name: &def.name,
+        map_type: shape.map_type,
+        key_size: shape.key_size,
+        value_size: shape.value_size,
+        max_entries: shape.max_entries,
+        flags: shape.flags,
+        inner: inner.as_ref().map(AsFd::as_fd),
+        btf: btf
+            .filter(|_| def.btf_key != 0 || def.btf_value != 0)
+            .map(|btf| (btf, def.btf_key, def.btf_value)),
+    };
+    match sys::map_create(&wanted) {
+        Err(e) if wanted.btf.is_some() && !matches!(e.raw_os_error(), Some(libc::EPERM | libc::ENOMEM)) => {
+            wanted.btf = None;
+            // The first answer is about a kind of map that the kernel gives no types; the second is about the map.
+            sys::map_create(&wanted)
+        }
+        other => other,
+    }
+}
+
+fn map_error(map: &MapUse, shape: Shape, source: io::Error) -> Error {
+    let help = match source.raw_os_error() {
+        Some(libc::EPERM) => {
+            return Error::Permission { action: format!("create map `{}`", map.def.name), source };
+        }
+        Some(libc::ENOSYS) => {
+            return Error::Unsupported { action: "create maps".to_owned(), source };
+        }
+        Some(libc::ENOMEM | libc::E2BIG) => {
+            let octets =
+                u64::from(shape.max_entries) * (u64::from(shape.key_size) + u64::from(shape.value_size));
+            format!("its keys and values alone are {} MiB; lower `max_entries` in chains.yaml", octets >> 20)
+        }
+        _ => "this kernel may not have this type of map, or not with these flags".to_owned(),
+    };
+    Error::MapCreate { owner: map.owner.clone(), name: map.def.name.clone(), shape, source, help }
+}
+
+/// The program's instructions with the maps' descriptors in their places.
+fn linked(program: &ProgramImage, maps: &[LoadedMap]) -> Vec<xdpchain_compose::Insn> {
+    let mut insns = program.insns.clone();
+    for relocation in &program.relocations {
+        let (map, pseudo, offset) = match relocation.target {
+            Target::Map { map } => (map, BPF_PSEUDO_MAP_FD, 0),
+            Target::Value { map, offset } => (map, BPF_PSEUDO_MAP_VALUE, offset),
+        };
+        let first = &mut insns[relocation.insn];
+        first.regs = (first.regs & 0x0f) | ((pseudo as u8) << 4);
+        first.imm = maps[map].fd.as_raw_fd();
+        insns[relocation.insn + 1].imm = offset as i32;
+    }
+    insns
+}
+
+fn load_program(
+    image: &Image,
+    program: &ProgramImage,
+    maps: &[LoadedMap],
+    btf: Option<BorrowedFd<'_>>,
+    btf_note: Option<String>,
+) -> Result<OwnedFd> {
+    let insns = linked(program, maps);
+    let frags = if program.frags { BPF_F_XDP_HAS_FRAGS } else { 0 };
+    let typed = btf.filter(|_| !program.func_info.is_empty());
+    // From what is wanted to what any kernel takes. A refusal by the verifier proper ends it: less would not help.
+    let mut attempts = vec![(typed, frags)];
+    if frags != 0 {
+        attempts.push((typed, 0));
+    }
+    if typed.is_some() {
+        attempts.push((None, frags));
+        if frags != 0 {
+            attempts.push((None, 0));
+        }
+    }
+    let mut refusal: Option<(io::Error, String)> = None;
+    for (btf, flags) in attempts {
+        let attempt = ProgLoad {
+            name: &program.name,
+            insns: &insns,
+            license: &program.license,
+            flags,
+            btf: btf.map(|btf| (btf, program.func_info.as_slice(), program.line_info.as_slice())),
+        };
+        match sys::prog_load(&attempt) {
+            Ok(fd) => {
+                if let Some((error, log)) = &refusal {
+                    let (with_btf, with_frags) = (btf.is_some(), flags != 0);
+                    tracing::warn!(
+                        with_btf,
+                        with_frags,
+                        "program loaded at second try; at first: {error}: {log}"
+                    );
+                }
+                return Ok(fd);
+            }
+            Err((error, _)) if error.raw_os_error() == Some(libc::EPERM) => {
+                return Err(Error::Permission { action: "load the program".to_owned(), source: error });
+            }
+            Err((error, _)) if error.raw_os_error() == Some(libc::ENOSYS) => {
+                return Err(Error::Unsupported { action: "load programs".to_owned(), source: error });
+            }
+            Err((error, log)) => {
+                let verified = was_verified(&log);
+                // Of several refusals the verifier's own tells most, and else the first one.
+                if verified || refusal.is_none() {
+                    refusal = Some((error, log));
+                }
+                if verified {
+                    break;
+                }
+            }
+        }
+    }
+    let (error, log) = refusal.unwrap_or_else(|| (io::Error::other("not tried"), String::new()));
+    Err(Error::Verifier(Box::new(Refusal::new(image, program, error, &log, btf_note))))
+}
+
+/// Whether the verifier followed instructions before it refused, so that neither flags nor BTF are at fault.
+fn was_verified(log: &str) -> bool {
+    let followed = log.lines().rev().find_map(|line| line.strip_prefix("processed "));
+    followed.is_some_and(|rest| !rest.starts_with("0 insns"))
+}
+
+#[cfg(test)]
+mod tests {
+    use xdpchain_compose::MapOwner;
+
+    use super::*;
+
+    #[test]
+    fn a_log_without_followed_instructions_is_no_verdict_on_the_program() {
+        assert!(was_verified("0: (95) exit\nR0 !read_ok\nprocessed 1 insns (limit 1000000)\n"));
+        assert!(!was_verified("func_info not found\nprocessed 0 insns (limit 1000000)\n"));
+        assert!(!was_verified(""));
+    }
+
+    #[test]
+    fn ring_buffers_are_rounded_to_what_the_kernel_takes() {
+        let def = MapDef {
+            name: "events".into(),
+            map_type: bpf_map_type::BPF_MAP_TYPE_RINGBUF as u32,
+            key_size: 0,
+            value_size: 0,
+            max_entries: 5000,
+            flags: 0,
+            btf_key: 0,
+            btf_value: 0,
+            inner: None,
+            initial: None,
+        };
+        assert_eq!(Shape::wanted(&def).map(|s| s.max_entries).ok(), Some(8192));
+    }
+
+    #[test]
+    fn a_refused_map_says_what_it_was_to_be() {
+        let def = MapDef {
+            name: "sessions".into(),
+            map_type: 1,
+            key_size: 8,
+            value_size: 40,
+            max_entries: 1 << 30,
+            flags: 0,
+            btf_key: 0,
+            btf_value: 0,
+            inner: None,
+            initial: None,
+        };
+        let map = MapUse { owner: MapOwner::Module("gtp-decap".into()), def };
+        let shape = Shape::wanted(&map.def).expect("nothing to ask the kernel for");
+        let error = map_error(&map, shape, io::Error::from_raw_os_error(libc::ENOMEM));
+        let text = error.to_string();
+        assert!(text.contains("`sessions` of module `gtp-decap` (hash, key of 8 octets"), "{text}");
+        assert!(text.contains("49152 MiB"), "{text}");
+    }
+}

@@ -1,0 +1,102 @@
+//! The lock of a network namespace: one changing operation at a time.
+//!
+//! The lock file goes away together with the last chain, so that a lock on a file that is no longer the one in its place
+//! is no lock.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+
+use crate::error::{Error, Result};
+use crate::places::NetnsPlaces;
+use crate::store::{make_directory, names, remove_empty};
+use crate::sys;
+
+/// A held lock. Dropping it removes the namespace's directories when they are empty, then releases it.
+#[derive(Debug)]
+pub(crate) struct NetnsLock<'a> {
+    places: &'a NetnsPlaces,
+    _file: File,
+}
+
+impl<'a> NetnsLock<'a> {
+    /// Waits for the lock.
+    pub(crate) fn acquire(places: &'a NetnsPlaces) -> Result<Self> {
+        loop {
+            let file = open(places)?;
+            sys::lock_exclusive(&file).map_err(Error::io("lock", places.lock()))?;
+            if sys::same_file(&file, &places.lock()) {
+                return Ok(Self { places, _file: file });
+            }
+        }
+    }
+
+    /// Takes the lock when it is free.
+    pub(crate) fn try_acquire(places: &'a NetnsPlaces) -> Result<Option<Self>> {
+        let file = open(places)?;
+        let locked = sys::try_lock_exclusive(&file).map_err(Error::io("lock", places.lock()))?;
+        Ok((locked && sys::same_file(&file, &places.lock())).then_some(Self { places, _file: file }))
+    }
+}
+
+fn open(places: &NetnsPlaces) -> Result<File> {
+    let path = places.lock();
+    let mut tries = 10;
+    loop {
+        make_directory(&places.run)?;
+        match OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path) {
+            // The holder of the lock may have removed the directory in between.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && tries > 0 => tries -= 1,
+            other => return other.map_err(Error::io("open", path)),
+        }
+    }
+}
+
+impl Drop for NetnsLock<'_> {
+    fn drop(&mut self) {
+        let (pins, run) = (&self.places.pins, &self.places.run);
+        remove_empty(&[&self.places.chain_root(), &self.places.module_root(), pins]);
+        remove_empty(&[&self.places.objects(), &self.places.manifest_root()]);
+        if names(run).is_ok_and(|left| left == ["lock"]) {
+            let _ = std::fs::remove_file(self.places.lock());
+            for directory in [Some(run.as_path()), run.parent(), pins.parent()].into_iter().flatten() {
+                remove_empty(&[directory]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_excludes_and_leaves_nothing() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let places =
+            NetnsPlaces { pins: directory.path().join("p/pins/1"), run: directory.path().join("r/run/1") };
+        let lock = NetnsLock::acquire(&places).expect("free");
+        assert!(NetnsLock::try_acquire(&places).expect("no failure").is_none());
+        drop(lock);
+        assert!(!places.run.exists());
+        assert!(NetnsLock::try_acquire(&places).expect("no failure").is_some());
+        assert!(!directory.path().join("r/run").exists());
+    }
+
+    #[test]
+    fn threads_take_turns_though_the_file_comes_and_goes() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let places = NetnsPlaces { pins: directory.path().join("p/1"), run: directory.path().join("r/1") };
+        let inside = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let _lock = NetnsLock::acquire(&places).expect("free in the end");
+                        assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                        inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+    }
+}

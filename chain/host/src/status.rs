@@ -1,0 +1,118 @@
+//! What runs on an interface now: the manifest beside what the kernel says.
+
+use std::os::fd::AsFd;
+
+use xdpchain_compose::{EXIT_MAP, MapOwner};
+
+use crate::attach::PinnedLink;
+use crate::error::{Error, Result};
+use crate::exits::{self, SlotExits};
+use crate::host::Host;
+use crate::interface::Interface;
+use crate::manifest::Manifest;
+use crate::sys::{self, LinkInfo, MapInfo, ProgInfo};
+
+/// The chain on an interface.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ChainStatus {
+    /// The committed generation.
+    pub manifest: Manifest,
+    /// The interface; none when it is gone.
+    pub interface: Option<Interface>,
+    /// The link; none when its pin is gone.
+    pub link: Option<LinkInfo>,
+    /// The program that the link runs.
+    pub program: Option<ProgInfo>,
+    /// Packets by slot and verdict, in the order of the slots; empty when the chain does not count.
+    pub exits: Vec<SlotExits>,
+    /// The maps.
+    pub maps: Vec<MapStatus>,
+    /// What is not as the manifest says, in words.
+    pub problems: Vec<String>,
+}
+
+/// A map of a chain.
+#[derive(Clone, Debug)]
+pub struct MapStatus {
+    /// Whose it is.
+    pub owner: MapOwner,
+    /// Its name in the object.
+    pub name: String,
+    /// What the kernel says about it.
+    pub info: MapInfo,
+    /// Octets of memory that the kernel counts for it.
+    pub memory: u64,
+}
+
+impl Host {
+    /// The chain on an interface, and whether it is as it should be. Nothing is changed, and no lock is taken.
+    ///
+    /// # Errors
+    /// [`Error::NoChain`], [`Error::NoInterface`] when there is neither a chain nor an interface, [`Error::Permission`].
+    pub fn status(&self, ifname: &str) -> Result<ChainStatus> {
+        let link = PinnedLink::open(&self.at.link(ifname))?;
+        let Some(manifest) = self.store().current(ifname)? else {
+            Interface::by_name(ifname)?;
+            return Err(Error::NoChain { ifname: ifname.to_owned() });
+        };
+        let interface = Interface::by_name(ifname).ok();
+        let program = match &link {
+            Some(link) => sys::prog_by_id(link.info.prog_id).and_then(|fd| sys::prog_info(fd.as_fd())).ok(),
+            None => None,
+        };
+        let mut maps = Vec::new();
+        let mut counters = None;
+        let mut problems = problems(&manifest, interface.as_ref(), link.as_ref());
+        for record in &manifest.maps {
+            let owner = record.owner();
+            match self.open_map(ifname, &owner, &record.name) {
+                Ok(map) => {
+                    let memory = map.memory()?;
+                    maps.push(MapStatus {
+                        owner,
+                        name: record.name.clone(),
+                        info: map.info().clone(),
+                        memory,
+                    });
+                    if record.module.is_none() && record.name == EXIT_MAP {
+                        counters = Some(map);
+                    }
+                }
+                Err(Error::NoMap { .. }) => {
+                    problems.push(format!("the pin of map `{}` is gone", record.name))
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let exits = counters.map(|map| exits::read(&map, &manifest.state)).transpose()?.unwrap_or_default();
+        Ok(ChainStatus { manifest, interface, link: link.map(|l| l.info), program, exits, maps, problems })
+    }
+}
+
+fn problems(manifest: &Manifest, interface: Option<&Interface>, link: Option<&PinnedLink>) -> Vec<String> {
+    let mut found = Vec::new();
+    match interface {
+        None => found.push("the interface is gone".to_owned()),
+        Some(now) if now.index != manifest.ifindex => found.push(format!(
+            "the chain was put on interface {}, and `{}` is interface {} now",
+            manifest.ifindex, manifest.ifname, now.index
+        )),
+        Some(_) => {}
+    }
+    match link {
+        None => found.push("the pinned link is gone, and the chain with it".to_owned()),
+        Some(link) => {
+            if link.ifindex().is_none() {
+                found.push("the link was detached".to_owned());
+            }
+            if link.info.prog_id != manifest.program.id {
+                found.push(format!(
+                    "the link runs program {}, and the manifest says {}",
+                    link.info.prog_id, manifest.program.id
+                ));
+            }
+        }
+    }
+    found
+}

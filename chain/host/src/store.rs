@@ -1,0 +1,283 @@
+//! Manifests and objects in `/run`.
+//!
+//! A reader without the lock sees the generation before or the one after: files appear whole, by rename.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::manifest::{Manifest, ObjectId, VERSION};
+use crate::places::{NetnsPlaces, unescape};
+
+/// Generations that are kept.
+const KEPT: usize = 5;
+/// The link to the committed generation's manifest.
+const CURRENT: &str = "current";
+/// A generation that is prepared and not committed.
+const STAGED: &str = "staged.json";
+
+/// The manifests and objects of one network namespace.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Store<'a>(pub(crate) &'a NetnsPlaces);
+
+impl Store<'_> {
+    /// The committed generation on an interface.
+    pub(crate) fn current(&self, ifname: &str) -> Result<Option<Manifest>> {
+        read(&self.0.manifests(ifname).join(CURRENT))
+    }
+
+    /// The generation that was prepared and not committed.
+    pub(crate) fn staged(&self, ifname: &str) -> Result<Option<Manifest>> {
+        read(&self.0.manifests(ifname).join(STAGED))
+    }
+
+    /// The generations that are kept, oldest first.
+    pub(crate) fn history(&self, ifname: &str) -> Result<Vec<Manifest>> {
+        let directory = self.0.manifests(ifname);
+        let mut found = Vec::new();
+        for name in names(&directory)? {
+            if generation_of(&name).is_some() {
+                found.extend(read(&directory.join(name))?);
+            }
+        }
+        found.sort_by_key(|m| m.generation);
+        Ok(found)
+    }
+
+    /// The interfaces that have manifests.
+    pub(crate) fn interfaces(&self) -> Result<Vec<String>> {
+        Ok(names(&self.0.manifest_root())?.iter().filter_map(|name| unescape(name)).collect())
+    }
+
+    /// Keeps a prepared generation.
+    pub(crate) fn stage(&self, manifest: &Manifest) -> Result<()> {
+        let text = serde_json::to_vec_pretty(manifest).map_err(|e| Error::Manifest {
+            path: self.0.manifests(&manifest.ifname).join(STAGED),
+            reason: e.to_string(),
+        })?;
+        write(&self.0.manifests(&manifest.ifname).join(STAGED), &text)
+    }
+
+    /// Forgets the prepared generation.
+    pub(crate) fn unstage(&self, ifname: &str) -> Result<()> {
+        remove_file(&self.0.manifests(ifname).join(STAGED))
+    }
+
+    /// Makes the prepared generation the committed one.
+    pub(crate) fn publish(&self, manifest: &Manifest) -> Result<()> {
+        let directory = self.0.manifests(&manifest.ifname);
+        let name = format!("gen-{}.json", manifest.generation);
+        let to = directory.join(&name);
+        fs::rename(directory.join(STAGED), &to).map_err(Error::io("write", &to))?;
+        let next = directory.join("current.new");
+        remove_file(&next)?;
+        symlink(&name, &next).map_err(Error::io("write", &next))?;
+        fs::rename(&next, directory.join(CURRENT)).map_err(Error::io("write", directory.join(CURRENT)))
+    }
+
+    /// Removes all but the newest generations of an interface.
+    pub(crate) fn prune(&self, ifname: &str) -> Result<()> {
+        let directory = self.0.manifests(ifname);
+        let mut generations: Vec<u64> =
+            names(&directory)?.iter().filter_map(|name| generation_of(name)).collect();
+        generations.sort_unstable();
+        for old in generations.iter().rev().skip(KEPT) {
+            remove_file(&directory.join(format!("gen-{old}.json")))?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything about an interface.
+    pub(crate) fn remove(&self, ifname: &str) -> Result<()> {
+        let directory = self.0.manifests(ifname);
+        match fs::remove_dir_all(&directory) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", directory)(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Stores an object.
+    pub(crate) fn put_object(&self, id: ObjectId, bytes: &[u8]) -> Result<()> {
+        let path = self.0.objects().join(id.to_string());
+        if path.exists() { Ok(()) } else { write(&path, bytes) }
+    }
+
+    /// A stored object; none when it is not there or not what its name says.
+    pub(crate) fn object(&self, id: ObjectId) -> Result<Option<Vec<u8>>> {
+        let path = self.0.objects().join(id.to_string());
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes).filter(|bytes| ObjectId::of(bytes) == id)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io("read", path)(e)),
+        }
+    }
+
+    /// Removes the objects that no manifest refers to.
+    pub(crate) fn collect_objects(&self) -> Result<()> {
+        let mut live = BTreeSet::new();
+        for ifname in self.interfaces()? {
+            for manifest in self.history(&ifname)?.into_iter().chain(self.staged(&ifname)?) {
+                live.extend(manifest.state.modules.values().map(|m| m.object.to_string()));
+            }
+        }
+        for name in names(&self.0.objects())? {
+            if !live.contains(&name) {
+                remove_file(&self.0.objects().join(name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn generation_of(name: &str) -> Option<u64> {
+    name.strip_prefix("gen-")?.strip_suffix(".json")?.parse().ok()
+}
+
+fn read(path: &Path) -> Result<Option<Manifest>> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io("read", path)(e)),
+    };
+    let bad = |reason: String| Error::Manifest { path: path.to_path_buf(), reason };
+    // The version decides whether the rest can be read at all.
+    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+    let version = value.get("version").and_then(serde_json::Value::as_u64);
+    if version != Some(u64::from(VERSION)) {
+        let found = version.map_or_else(|| "none".to_owned(), |v| v.to_string());
+        return Err(bad(format!("expected version {VERSION}, found {found}")));
+    }
+    serde_json::from_value(value).map(Some).map_err(|e| bad(e.to_string()))
+}
+
+/// Writes a file, whole or not at all.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let failed = |e| Error::io("write", path)(e);
+    if let Some(parent) = path.parent() {
+        make_directory(parent)?;
+    }
+    let next = path.with_extension("new");
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next).map_err(failed)?;
+    file.write_all(bytes).map_err(failed)?;
+    fs::rename(&next, path).map_err(failed)
+}
+
+/// Makes a directory that only its owner may enter, and those above it.
+pub(crate) fn make_directory(path: &Path) -> Result<()> {
+    // Another command may remove an empty directory above between two of these steps.
+    let mut tries = 3;
+    loop {
+        match DirBuilder::new().recursive(true).mode(0o700).create(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && tries > 0 => tries -= 1,
+            other => return other.map_err(Error::io("create", path)),
+        }
+    }
+}
+
+/// Removes a file when it is there.
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(e)),
+        _ => Ok(()),
+    }
+}
+
+/// The names in a directory, sorted; none when it is not there.
+pub(crate) fn names(path: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("read", path)(e)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(Error::io("read", path))?;
+        found.extend(entry.file_name().into_string().ok());
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Removes directories, innermost first, as far as they are empty.
+pub(crate) fn remove_empty(paths: &[&Path]) {
+    for path in paths {
+        // Not empty, or not there: both are as wanted.
+        let _ = fs::remove_dir(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::tests::manifest;
+
+    fn places(directory: &tempfile::TempDir) -> NetnsPlaces {
+        NetnsPlaces { pins: directory.path().join("pins"), run: directory.path().join("run") }
+    }
+
+    #[test]
+    fn a_generation_is_current_only_when_published() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let places = places(&directory);
+        let store = Store(&places);
+        assert_eq!(store.current("eth1").expect("nothing there is no failure"), None);
+        let first = manifest(1, &["acl"]);
+        store.stage(&first).expect("written");
+        assert_eq!(store.current("eth1").expect("readable"), None);
+        assert_eq!(store.staged("eth1").expect("readable"), Some(first.clone()));
+        store.publish(&first).expect("renamed");
+        assert_eq!(store.current("eth1").expect("readable"), Some(first));
+        assert_eq!(store.staged("eth1").expect("readable"), None);
+        assert_eq!(store.interfaces().expect("readable"), ["eth1"]);
+    }
+
+    #[test]
+    fn the_last_five_generations_and_their_objects_are_kept() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let places = places(&directory);
+        let store = Store(&places);
+        for generation in 1..=12 {
+            let slot = format!("m{generation}");
+            let next = manifest(generation, &[&slot]);
+            store.put_object(ObjectId::of(slot.as_bytes()), slot.as_bytes()).expect("written");
+            store.stage(&next).expect("written");
+            store.publish(&next).expect("renamed");
+            store.prune("eth1").expect("removed");
+            store.collect_objects().expect("removed");
+        }
+        let kept: Vec<u64> = store.history("eth1").expect("readable").iter().map(|m| m.generation).collect();
+        assert_eq!(kept, [8, 9, 10, 11, 12]);
+        assert_eq!(names(&places.objects()).expect("readable").len(), 5);
+        assert_eq!(store.object(ObjectId::of(b"m12")).expect("readable").as_deref(), Some(&b"m12"[..]));
+        assert_eq!(store.object(ObjectId::of(b"m1")).expect("readable"), None);
+        store.remove("eth1").expect("removed");
+        store.collect_objects().expect("removed");
+        assert!(names(&places.objects()).expect("readable").is_empty());
+    }
+
+    #[test]
+    fn a_manifest_of_another_version_is_refused_with_its_path() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let places = places(&directory);
+        let path = places.manifests("eth1").join(STAGED);
+        for (text, found) in [("{\"version\":2}", "found 2"), ("{}", "found none"), ("nonsense", "expected")]
+        {
+            write(&path, text.as_bytes()).expect("written");
+            let error = Store(&places).staged("eth1").expect_err("not readable").to_string();
+            assert!(error.contains("staged.json") && error.contains(found), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_object_is_not_given_out() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let places = places(&directory);
+        let id = ObjectId::of(b"whole");
+        write(&places.objects().join(id.to_string()), b"damaged").expect("written");
+        assert_eq!(Store(&places).object(id).expect("readable"), None);
+    }
+}

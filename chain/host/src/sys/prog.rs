@@ -1,0 +1,266 @@
+//! Programs: BTF, loading, test runs.
+
+use std::ffi::CString;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_prog_info, bpf_prog_type};
+use xdpchain_compose::Insn;
+
+use super::{address, address_mut, attr, bpf, bpf_fd, by_id, name_text, object_info, object_name};
+
+/// First and largest size of a log buffer. A log that is larger still is cut by the kernel, which keeps the end since 6.4.
+const LOG_SIZES: [usize; 4] = [64 << 10, 1 << 20, 8 << 20, 64 << 20];
+
+/// Loads raw BTF.
+///
+/// # Errors
+/// The kernel's answer and its log.
+pub fn btf_load(btf: &[u8]) -> Result<OwnedFd, (io::Error, String)> {
+    let load = |log: &mut [u8]| {
+        let mut attr = attr();
+        // SAFETY: writing fields of a zeroed union of integers.
+        let load = unsafe { &mut attr.__bindgen_anon_7 };
+        load.btf = address(btf);
+        load.btf_size = btf.len() as u32;
+        if !log.is_empty() {
+            load.btf_log_level = 1;
+            load.btf_log_size = log.len() as u32;
+            load.btf_log_buf = address_mut(log);
+        }
+        bpf_fd(bpf_cmd::BPF_BTF_LOAD, &mut attr)
+    };
+    with_log(load)
+}
+
+/// What `BPF_PROG_LOAD` is told about an XDP program.
+#[derive(Clone, Copy, Debug)]
+pub struct ProgLoad<'a> {
+    /// Name; the kernel gets the first 15 octets.
+    pub name: &'a str,
+    /// The instructions, with descriptors in their places.
+    pub insns: &'a [Insn],
+    /// Licence string.
+    pub license: &'a str,
+    /// `BPF_F_*`.
+    pub flags: u32,
+    /// BTF object, function records of 8 octets, line records of 16 octets.
+    pub btf: Option<(BorrowedFd<'a>, &'a [u8], &'a [u8])>,
+}
+
+/// Size of a `struct bpf_func_info`.
+const FUNC_INFO: usize = 8;
+/// Size of a `struct bpf_line_info`.
+const LINE_INFO: usize = 16;
+
+/// Loads an XDP program: first without a log, for logging slows the verifier down, on failure again with one.
+///
+/// # Errors
+/// The kernel's answer and the verifier's log.
+pub fn prog_load(program: &ProgLoad<'_>) -> Result<OwnedFd, (io::Error, String)> {
+    let license = CString::new(program.license).map_err(|e| (e.into(), String::new()))?;
+    let load = |log: &mut [u8]| {
+        let mut attr = attr();
+        // SAFETY: writing fields of a zeroed union of integers.
+        let load = unsafe { &mut attr.__bindgen_anon_3 };
+        load.prog_type = bpf_prog_type::BPF_PROG_TYPE_XDP as u32;
+        load.expected_attach_type = bpf_attach_type::BPF_XDP as u32;
+        load.insns = address(program.insns);
+        load.insn_cnt = program.insns.len() as u32;
+        load.license = license.as_ptr() as u64;
+        load.prog_flags = program.flags;
+        load.prog_name = object_name(program.name);
+        if let Some((btf, func_info, line_info)) = program.btf {
+            load.prog_btf_fd = btf.as_raw_fd() as u32;
+            load.func_info_rec_size = FUNC_INFO as u32;
+            load.func_info_cnt = (func_info.len() / FUNC_INFO) as u32;
+            load.func_info = address(func_info);
+            load.line_info_rec_size = LINE_INFO as u32;
+            load.line_info_cnt = (line_info.len() / LINE_INFO) as u32;
+            load.line_info = address(line_info);
+        }
+        if !log.is_empty() {
+            load.log_level = 1;
+            load.log_size = log.len() as u32;
+            load.log_buf = address_mut(log);
+        }
+        bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr)
+    };
+    with_log(load)
+}
+
+/// Calls `load` without a log, and when that fails with logs of growing size.
+fn with_log(load: impl Fn(&mut [u8]) -> io::Result<OwnedFd>) -> Result<OwnedFd, (io::Error, String)> {
+    let mut last = match load(&mut []) {
+        Ok(fd) => return Ok(fd),
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) => return Err((e, String::new())),
+        Err(e) => (e, String::new()),
+    };
+    for size in LOG_SIZES {
+        let mut log = vec![0u8; size];
+        match load(&mut log) {
+            Ok(fd) => return Ok(fd),
+            Err(e) => {
+                let full = e.raw_os_error() == Some(libc::ENOSPC);
+                let end = log.iter().position(|b| *b == 0).unwrap_or(log.len());
+                // With a full buffer the kernel's answer is about the buffer, and the first one is about the program.
+                let error = if full { last.0 } else { e };
+                last = (error, String::from_utf8_lossy(&log[..end]).into_owned());
+                if !full {
+                    break;
+                }
+            }
+        }
+    }
+    Err(last)
+}
+
+/// What the kernel says about a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgInfo {
+    /// The kernel's number of the program.
+    pub id: u32,
+    /// `enum bpf_prog_type`.
+    pub prog_type: u32,
+    /// Name, at most 15 octets.
+    pub name: String,
+    /// Digest of the instructions.
+    pub tag: [u8; 8],
+    /// When it was loaded, nanoseconds since boot.
+    pub load_time_ns: u64,
+    /// Who loaded it.
+    pub uid: u32,
+    /// Octets of native code, 0 when interpreted.
+    pub jited_len: u32,
+    /// Octets of instructions after the verifier's rewriting.
+    pub xlated_len: u32,
+    /// Instructions that the verifier looked at, 0 before kernel 5.16.
+    pub verified_insns: u32,
+    /// Runs, counted while `kernel.bpf_stats_enabled` is 1.
+    pub run_cnt: u64,
+    /// Nanoseconds of these runs.
+    pub run_time_ns: u64,
+    /// Numbers of the maps that it refers to.
+    pub map_ids: Vec<u32>,
+    /// The kernel's number of its BTF, 0 when there is none.
+    pub btf_id: u32,
+}
+
+/// What the kernel says about the program behind `prog`.
+///
+/// # Errors
+/// `EINVAL` when the descriptor is no program.
+pub fn prog_info(prog: BorrowedFd<'_>) -> io::Result<ProgInfo> {
+    // SAFETY: `bpf_prog_info` is a struct of integers, for which all zeros is a value.
+    let mut info: bpf_prog_info = unsafe { mem::zeroed() };
+    object_info(prog, &mut info)?;
+    let mut map_ids = vec![0u32; info.nr_map_ids as usize];
+    if !map_ids.is_empty() {
+        // SAFETY: as above.
+        let mut again: bpf_prog_info = unsafe { mem::zeroed() };
+        again.nr_map_ids = map_ids.len() as u32;
+        again.map_ids = address_mut(&mut map_ids);
+        object_info(prog, &mut again)?;
+        map_ids.truncate(again.nr_map_ids as usize);
+    }
+    Ok(ProgInfo {
+        id: info.id,
+        prog_type: info.type_,
+        name: name_text(&info.name),
+        tag: info.tag,
+        load_time_ns: info.load_time,
+        uid: info.created_by_uid,
+        jited_len: info.jited_prog_len,
+        xlated_len: info.xlated_prog_len,
+        verified_insns: info.verified_insns,
+        run_cnt: info.run_cnt,
+        run_time_ns: info.run_time_ns,
+        map_ids,
+        btf_id: info.btf_id,
+    })
+}
+
+/// Opens the program number `id`.
+///
+/// # Errors
+/// `ENOENT` when there is none, `EPERM` without `CAP_SYS_ADMIN`.
+pub fn prog_by_id(id: u32) -> io::Result<OwnedFd> {
+    by_id(bpf_cmd::BPF_PROG_GET_FD_BY_ID, id)
+}
+
+/// One `BPF_PROG_TEST_RUN`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TestRun<'a> {
+    /// The packet, from 14 octets on.
+    pub packet: &'a [u8],
+    /// How often to run; 0 and 1 mean once.
+    pub repeat: u32,
+    /// Index of the interface that the packet pretends to come from; 0 for none.
+    pub ingress_ifindex: u32,
+    /// Receive queue that it pretends to come from.
+    pub rx_queue: u32,
+    /// Let the kernel act on verdicts (`BPF_F_TEST_XDP_LIVE_FRAMES`, kernel 5.18); no packet comes back.
+    pub live_frames: bool,
+}
+
+/// What a test run gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestRunResult {
+    /// Return value of the program's last run.
+    pub verdict: u32,
+    /// The packet after the last run; empty with live frames.
+    pub packet: Vec<u8>,
+    /// Mean duration of a run, nanoseconds.
+    pub duration_ns: u32,
+}
+
+/// Octets that a test run leaves for the packet: a page less headroom and the kernel's tail.
+const TEST_PACKET: usize = 4096;
+
+/// `struct xdp_md` of a test run, as `bpf_prog_test_run_xdp` wants it.
+#[repr(C)]
+struct XdpContext {
+    data: u32,
+    data_end: u32,
+    data_meta: u32,
+    ingress_ifindex: u32,
+    rx_queue_index: u32,
+    egress_ifindex: u32,
+}
+
+/// Runs an XDP program on a packet.
+///
+/// # Errors
+/// `EINVAL` for packets that are too short or too long, `ENODEV` for an unknown interface.
+pub fn prog_test_run(prog: BorrowedFd<'_>, run: &TestRun<'_>) -> io::Result<TestRunResult> {
+    let context = [XdpContext {
+        data: 0,
+        data_end: run.packet.len() as u32,
+        data_meta: 0,
+        ingress_ifindex: run.ingress_ifindex,
+        rx_queue_index: run.rx_queue,
+        egress_ifindex: 0,
+    }];
+    let mut out = vec![0u8; if run.live_frames { 0 } else { TEST_PACKET.max(run.packet.len() + 512) }];
+    let mut attr = attr();
+    attr.test.prog_fd = prog.as_raw_fd() as u32;
+    attr.test.data_in = address(run.packet);
+    attr.test.data_size_in = run.packet.len() as u32;
+    attr.test.data_out = address_mut(&mut out);
+    attr.test.data_size_out = out.len() as u32;
+    attr.test.repeat = run.repeat;
+    if run.ingress_ifindex != 0 || run.live_frames {
+        attr.test.ctx_in = address(&context);
+        attr.test.ctx_size_in = mem::size_of_val(&context) as u32;
+    }
+    if run.live_frames {
+        attr.test.flags = aya_obj::generated::BPF_F_TEST_XDP_LIVE_FRAMES;
+    }
+    bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr)?;
+    // SAFETY: the kernel wrote these fields of the union back, and every value is one of `u32`.
+    let (verdict, size, duration_ns) =
+        unsafe { (attr.test.retval, attr.test.data_size_out, attr.test.duration) };
+    out.truncate(if run.live_frames { 0 } else { size as usize });
+    Ok(TestRunResult { verdict, packet: out, duration_ns })
+}
