@@ -1,0 +1,667 @@
+//! The host crate on real interfaces, with programs of a few instructions made by hand.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use xdpchain_compose::{
+    EXIT_COLUMNS, EXIT_MAP, EXIT_ROWS, Image, Insn, MapDef, MapOwner, MapUse, ProgramImage, Relocation,
+    Target,
+};
+use xdpchain_host::load::load;
+use xdpchain_host::sys::{self, TestRun};
+use xdpchain_host::{
+    AttachMode, ChainState, Change, Composed, Desired, Entries, Error, Host, Manifest, Map, ModuleState,
+    Objects, Places, Recovered,
+};
+use xdpchain_spec::{ChainDefault, ChainSpec, Engine, Mode, ModuleSpec, ObjectRef, SlotSpec};
+use xdpchain_tests::{Netns, Port, veth};
+
+const PASS: i32 = 2;
+const DROP: i32 = 1;
+/// Where the tests' pins go, one directory for each test.
+const PINS: &str = "/sys/fs/bpf";
+
+/// Pins and files of one test, removed with the value.
+struct Roots {
+    pins: PathBuf,
+    run: tempfile::TempDir,
+}
+
+impl Roots {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let pins = Path::new(PINS).join(format!("xct-host-{}-{number}", std::process::id()));
+        Self { pins, run: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    fn run_root(&self) -> PathBuf {
+        self.run.path().join("xdpchain")
+    }
+
+    /// The host as a new command in `ns` would see it.
+    fn with<T: Send>(&self, ns: &Netns, f: impl FnOnce(&Host) -> T + Send) -> T {
+        ns.run(|| {
+            let places = Places::new(&self.pins, self.run_root()).expect("a bpffs");
+            f(&Host::at(places).expect("a namespace"))
+        })
+    }
+
+    /// What is left of pins and files.
+    fn left(&self) -> Vec<PathBuf> {
+        [self.pins.clone(), self.run_root()].into_iter().filter(|path| path.exists()).collect()
+    }
+}
+
+impl Drop for Roots {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.pins);
+    }
+}
+
+fn insn(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
+    Insn { code, regs: dst | (src << 4), off, imm }
+}
+
+fn array(name: &str, value_size: u32, max_entries: u32) -> MapDef {
+    MapDef {
+        name: name.into(),
+        map_type: 2,
+        key_size: 4,
+        value_size,
+        max_entries,
+        flags: 0,
+        btf_key: 0,
+        btf_value: 0,
+        inner: None,
+        initial: None,
+    }
+}
+
+/// `r0 = verdict; exit`
+fn returning(verdict: i32) -> Vec<Insn> {
+    vec![insn(0xb7, 0, 0, 0, verdict), insn(0x95, 0, 0, 0, 0)]
+}
+
+fn image(name: &str, insns: Vec<Insn>, maps: Vec<MapUse>, relocations: Vec<Relocation>) -> Image {
+    Image {
+        programs: vec![ProgramImage {
+            name: name.into(),
+            insns,
+            relocations,
+            func_info: Vec::new(),
+            line_info: Vec::new(),
+            license: "Dual MIT/GPL".into(),
+            frags: true,
+            origins: vec![(0, "counter".into())],
+        }],
+        maps,
+        btf: Vec::new(),
+    }
+}
+
+/// Adds one to entry 0 of the module `counter`'s map `hits`, then returns `verdict`.
+fn counting(verdict: i32) -> Image {
+    let map = MapUse { owner: MapOwner::Module("counter".into()), def: array("hits", 8, 1) };
+    let insns = vec![
+        insn(0x62, 10, 0, -4, 0),
+        insn(0xbf, 2, 10, 0, 0),
+        insn(0x07, 2, 0, 0, -4),
+        insn(0x18, 1, 0, 0, 0),
+        insn(0, 0, 0, 0, 0),
+        insn(0x85, 0, 0, 0, 1),
+        insn(0x15, 0, 0, 2, 0),
+        insn(0xb7, 1, 0, 0, 1),
+        insn(0xdb, 0, 1, 0, 0),
+        insn(0xb7, 0, 0, 0, verdict),
+        insn(0x95, 0, 0, 0, 0),
+    ];
+    image("counting", insns, vec![map], vec![Relocation { insn: 3, target: Target::Map { map: 0 } }])
+}
+
+fn state(slots: &[&str], mode: Mode, objects: &mut Objects) -> ChainState {
+    let module = |name: &&str| {
+        let spec = ModuleSpec::new(ObjectRef::File(format!("./{name}.o").into()));
+        ((*name).to_owned(), ModuleState { spec, object: objects.insert(name.as_bytes()) })
+    };
+    ChainState {
+        modules: slots.iter().map(module).collect(),
+        chain: ChainSpec {
+            name: "edge".into(),
+            interfaces: vec!["eth0".into()],
+            engine: Engine::Fused,
+            mode,
+            default: ChainDefault::Keep,
+            slots: slots.iter().map(|slot| SlotSpec::new(*slot)).collect(),
+        },
+        rows: BTreeMap::new(),
+    }
+}
+
+fn change_to(host: &Host, ifname: &str, slots: &[&str], mode: Mode, image: Image) -> Result<Change, Error> {
+    let mut objects = Objects::default();
+    let state = state(slots, mode, &mut objects);
+    host.change(
+        ifname,
+        &mut |_| Ok(Desired { state: state.clone(), objects: objects.clone(), dry_run: false }),
+        &|_, _| Ok(Composed { image: image.clone(), engine: Engine::Fused, engine_reason: None }),
+    )
+}
+
+fn attach(host: &Host, ifname: &str, image: Image) -> Manifest {
+    change_to(host, ifname, &["counter"], Mode::Auto, image).expect("attaches").after
+}
+
+/// Two namespaces and a veth between them; the chain goes on `eth0` of the first.
+fn pair() -> (Netns, Netns) {
+    let (node, peer) = (Netns::new("node"), Netns::new("peer"));
+    veth((&node, "eth0"), (&peer, "eth0"));
+    (node, peer)
+}
+
+fn frame(node: &Netns, peer: &Netns) -> Vec<u8> {
+    let mut frame = Vec::new();
+    frame.extend(node.mac("eth0"));
+    frame.extend(peer.mac("eth0"));
+    frame.extend([0x88, 0xb5]);
+    frame.resize(60, 7);
+    frame
+}
+
+fn hits(host: &Host) -> u64 {
+    let map = host.module_map("counter", "hits").expect("pinned");
+    let value = map.lookup(&[0; 4]).expect("readable").expect("an array entry is always there");
+    u64::from_ne_bytes(value.try_into().expect("8 octets"))
+}
+
+fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while !done() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_chain_outlives_its_command_is_swapped_and_leaves_nothing() {
+    let (node, peer) = pair();
+    let roots = Roots::new();
+    let first = roots.with(&node, |host| attach(host, "eth0", counting(PASS)));
+    assert_eq!((first.generation, first.mode, first.mode_reason.as_deref()), (1, AttachMode::Native, None));
+    assert_eq!(node.xdp_program("eth0"), Some(first.program.id), "the command is over and the chain runs");
+
+    let (out, into) = (Port::open(&peer, "eth0"), Port::open(&node, "eth0"));
+    let frame = frame(&node, &peer);
+    out.send(&frame);
+    assert_eq!(into.receive_where(Duration::from_secs(2), |f| f == frame).as_deref(), Some(&frame[..]));
+    assert_eq!(roots.with(&node, hits), 1);
+
+    let second = roots.with(&node, |host| attach(host, "eth0", counting(DROP)));
+    assert_eq!(second.generation, 2);
+    assert_ne!(second.program.id, first.program.id);
+    assert_eq!(node.xdp_program("eth0"), Some(second.program.id));
+    assert_eq!(second.maps, first.maps, "the module keeps its map over a swap");
+    out.send(&frame);
+    eventually("the new program counts on", || roots.with(&node, hits) == 2);
+    assert_eq!(into.receive_where(Duration::from_millis(100), |f| f == frame), None, "and drops");
+    eventually("the old program is unloaded", || sys::prog_by_id(first.program.id).is_err());
+
+    roots.with(&node, |host| {
+        let status = host.status("eth0").expect("a chain");
+        assert_eq!(status.problems, Vec::<String>::new());
+        assert_eq!(status.manifest, second);
+        assert_eq!(status.program.map(|p| p.id), Some(second.program.id));
+        assert_eq!(status.maps.len(), 1);
+        assert!(status.maps[0].memory > 0);
+        assert_eq!(host.history("eth0").expect("readable"), [first.clone(), second.clone()]);
+        assert_eq!(host.interfaces().expect("readable"), ["eth0"]);
+        assert_eq!(host.detach("eth0").expect("detaches"), Some(second.clone()));
+    });
+    assert_eq!(node.xdp_program("eth0"), None);
+    assert_eq!(roots.left(), Vec::<PathBuf>::new());
+    eventually("the program is unloaded", || sys::prog_by_id(second.program.id).is_err());
+    roots.with(&node, |host| {
+        let error = host.detach("eth0").expect_err("there is none any more");
+        assert!(matches!(error, Error::NoChain { .. }), "{error}");
+        let error = host.detach("eth7").expect_err("there is no such interface");
+        assert!(matches!(error, Error::NoInterface { .. }), "{error}");
+    });
+    assert_eq!(roots.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_link_that_something_else_updated_is_not_overwritten() {
+    let (node, _peer) = pair();
+    let roots = Roots::new();
+    roots.with(&node, |host| {
+        let first = attach(host, "eth0", image("first", returning(PASS), vec![], vec![]));
+        let other = load(&image("other", returning(DROP), vec![], vec![]), &mut |_| Ok(None)).expect("loads");
+        let link = sys::open_pin(&roots.pins.join(node.inode().to_string()).join("interfaces/eth0/link"))
+            .expect("pinned");
+        let old = sys::prog_by_id(first.program.id).expect("runs");
+        sys::link_update(link.as_fd(), other.program.as_fd(), old.as_fd()).expect("as another tool would");
+        let stale = sys::link_update(link.as_fd(), old.as_fd(), old.as_fd());
+        assert!(stale.is_err(), "the compare in compare-and-swap");
+
+        let error = change_to(host, "eth0", &["counter"], Mode::Auto, counting(PASS)).expect_err("refused");
+        assert!(matches!(error, Error::Swapped { found, .. } if found == other.info.id), "{error}");
+        assert_eq!(error.class().code(), 7);
+        assert_eq!(node.xdp_program("eth0"), Some(other.info.id), "what ran still runs");
+        assert_eq!(host.manifest("eth0").expect("kept"), first);
+        assert_eq!(host.maps().expect("readable"), [], "the map that was made for it is gone");
+        assert!(host.module_map("counter", "hits").is_err());
+        host.detach("eth0").expect("detaches");
+    });
+    assert_eq!(roots.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn two_interfaces_share_a_modules_map_until_the_last_one_leaves() {
+    let (node, peer) = pair();
+    veth((&node, "eth1"), (&peer, "eth1"));
+    let roots = Roots::new();
+    roots.with(&node, |host| {
+        let (a, b) = (attach(host, "eth0", counting(PASS)), attach(host, "eth1", counting(DROP)));
+        assert_eq!(a.maps, b.maps);
+        let maps = host.maps().expect("readable");
+        assert_eq!(maps.len(), 1);
+        assert_eq!(maps[0].interfaces, ["eth0", "eth1"]);
+        host.detach("eth0").expect("detaches");
+        assert_eq!(hits(host), 0, "the map is still there");
+        assert!(node.xdp_program("eth1").is_some());
+        host.detach("eth1").expect("detaches");
+    });
+    assert_eq!(roots.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_program_of_somebody_else_is_named_and_left_alone() {
+    let (node, _peer) = pair();
+    let roots = Roots::new();
+    roots.with(&node, |host| {
+        let theirs =
+            load(&image("theirs", returning(PASS), vec![], vec![]), &mut |_| Ok(None)).expect("loads");
+        let link = sys::link_create_xdp(theirs.program.as_fd(), node.ifindex("eth0"), 0).expect("free");
+        let error = change_to(host, "eth0", &["counter"], Mode::Auto, counting(DROP)).expect_err("busy");
+        assert_eq!(error.class().code(), 7);
+        let text = error.to_string();
+        assert!(text.contains(&format!("id {}, `theirs`", theirs.info.id)), "{text}");
+        assert!(text.contains("bpftool link detach id"), "{text}");
+        assert_eq!(node.xdp_program("eth0"), Some(theirs.info.id));
+        assert_eq!(roots.left(), Vec::<PathBuf>::new());
+
+        drop(link);
+        let pin = PathBuf::from(format!("{}-theirs", roots.pins.display()));
+        sys::pin(theirs.program.as_fd(), &pin).expect("pinned");
+        // Not by `ip -n`, which hides /sys/fs/bpf.
+        node.sh("ip", &["link", "set", "dev", "eth0", "xdpgeneric", "pinned", &pin.to_string_lossy()]);
+        std::fs::remove_file(&pin).expect("there");
+        let error = change_to(host, "eth0", &["counter"], Mode::Auto, counting(DROP)).expect_err("busy");
+        assert!(matches!(&error, Error::Foreign { id, .. } if *id == theirs.info.id), "{error}");
+        assert!(error.to_string().contains("`ip link set dev eth0 xdpgeneric off`"), "{error}");
+        node.ip("link set dev eth0 xdpgeneric off");
+        attach(host, "eth0", counting(PASS));
+        host.detach("eth0").expect("detaches");
+    });
+    assert_eq!(roots.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_driver_without_native_xdp_is_told_and_gets_generic() {
+    let ns = Netns::new("lo");
+    let roots = Roots::new();
+    roots.with(&ns, |host| {
+        let error = change_to(host, "lo", &["counter"], Mode::Native, counting(PASS)).expect_err("it cannot");
+        assert!(matches!(error, Error::Driver { mode: "native", .. }), "{error}");
+        assert_eq!(error.class().code(), 5);
+        assert_eq!(roots.left(), Vec::<PathBuf>::new());
+
+        let auto = attach(host, "lo", counting(PASS));
+        assert_eq!(auto.mode, AttachMode::Generic);
+        assert!(
+            auto.mode_reason.as_deref().is_some_and(|r| r.contains("no XDP in this mode")),
+            "{:?}",
+            auto.mode_reason
+        );
+        let error = change_to(host, "lo", &["counter"], Mode::Native, counting(PASS)).expect_err("attached");
+        assert!(matches!(error, Error::ModeChange { current: "generic", .. }), "{error}");
+        let again = change_to(host, "lo", &["counter"], Mode::Generic, counting(DROP)).expect("swaps").after;
+        assert_eq!((again.mode, again.generation), (AttachMode::Generic, 2));
+        host.detach("lo").expect("detaches");
+    });
+    assert_eq!(roots.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_refusal_names_the_module_and_changes_nothing() {
+    let (node, _peer) = pair();
+    let roots = Roots::new();
+    roots.with(&node, |host| {
+        let before = attach(host, "eth0", counting(PASS));
+        let mut bad = counting(PASS);
+        // A hash, whose look-ups may fail, without the check for NULL.
+        bad.maps[0].def.map_type = 1;
+        bad.maps[0].def.name = "others".into();
+        bad.programs[0].insns[6] = insn(0x05, 0, 0, 0, 0);
+        let error = change_to(host, "eth0", &["counter"], Mode::Auto, bad).expect_err("refused");
+        assert_eq!(error.class().code(), 6);
+        let Error::Verifier(refusal) = &error else { panic!("{error}") };
+        assert_eq!(refusal.module.as_deref(), Some("counter"));
+        assert_eq!(refusal.insn, Some(8));
+        assert!(refusal.message.as_deref().is_some_and(|m| m.contains("map_value_or_null")), "{refusal:?}");
+        assert!(refusal.cause.is_some_and(|c| c.contains("NULL")));
+        assert_eq!(host.manifest("eth0").expect("kept"), before);
+        assert_eq!(node.xdp_program("eth0"), Some(before.program.id));
+        host.detach("eth0").expect("detaches");
+    });
+    assert_eq!(roots.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_map_with_another_definition_is_refused_with_both() {
+    let (node, _peer) = pair();
+    let roots = Roots::new();
+    roots.with(&node, |host| {
+        attach(host, "eth0", counting(PASS));
+        let mut larger = counting(PASS);
+        larger.maps[0].def.max_entries = 7;
+        let error = change_to(host, "eth0", &["counter"], Mode::Auto, larger).expect_err("refused");
+        let text = error.to_string();
+        assert!(text.contains("`hits` of module `counter`"), "{text}");
+        assert!(text.contains("7 entries") && text.contains("found array"), "{text}");
+        assert_eq!(host.manifest("eth0").expect("kept").generation, 1);
+        host.detach("eth0").expect("detaches");
+    });
+    assert_eq!(roots.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_dry_run_verifies_and_leaves_nothing() {
+    let (node, _peer) = pair();
+    let roots = Roots::new();
+    roots.with(&node, |host| {
+        let mut objects = Objects::default();
+        let state = state(&["counter"], Mode::Auto, &mut objects);
+        let change = host
+            .change(
+                "eth0",
+                &mut |_| Ok(Desired { state: state.clone(), objects: objects.clone(), dry_run: true }),
+                &|_, _| Ok(Composed { image: counting(PASS), engine: Engine::Fused, engine_reason: None }),
+            )
+            .expect("it would work");
+        assert!(change.dry_run && change.verified_insns > 0);
+    });
+    assert_eq!(node.xdp_program("eth0"), None);
+    assert_eq!(roots.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_callers_error_comes_back_and_nothing_is_left() {
+    let (node, _peer) = pair();
+    let roots = Roots::new();
+    roots.with(&node, |host| {
+        let error = host
+            .change("eth0", &mut |_| Err("no such module".into()), &|_, _| Err("not reached".into()))
+            .expect_err("the edit fails");
+        assert!(matches!(&error, Error::Edit(e) if e.to_string() == "no such module"), "{error}");
+        let mut objects = Objects::default();
+        let state = state(&["counter"], Mode::Auto, &mut objects);
+        let error = host
+            .change(
+                "eth0",
+                &mut |_| Ok(Desired { state: state.clone(), objects: objects.clone(), dry_run: false }),
+                &|_, _| Err("does not fuse".into()),
+            )
+            .expect_err("the composition fails");
+        assert!(matches!(&error, Error::Compose(e) if e.to_string() == "does not fuse"), "{error}");
+    });
+    assert_eq!(roots.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn the_composer_gets_stored_objects_and_rows_that_stay() {
+    let (node, _peer) = pair();
+    let roots = Roots::new();
+    let exits = || {
+        let mut def = array(EXIT_MAP, 16, EXIT_ROWS * EXIT_COLUMNS);
+        def.map_type = 6;
+        image("rows", returning(PASS), vec![MapUse { owner: MapOwner::Chain, def }], vec![])
+    };
+    roots.with(&node, |host| {
+        change_to(host, "eth0", &["a", "b"], Mode::Auto, exits()).expect("attaches");
+        let counters = host.chain_map("eth0", EXIT_MAP).expect("pinned");
+        // As if 3 packets of 100 octets had ended in `b` (row 1) by PASS, on the last CPU.
+        let mut value = vec![0; counters.value_len()];
+        let last = value.len() - 16;
+        value[last..last + 8].copy_from_slice(&3u64.to_ne_bytes());
+        value[last + 8..].copy_from_slice(&300u64.to_ne_bytes());
+        let key = |row: u32| (row * EXIT_COLUMNS + PASS as u32).to_ne_bytes();
+        counters.update(&key(1), &value).expect("written");
+        // And garbage in the row that comes next.
+        counters.update(&key(2), &value).expect("written");
+
+        // `c` is added before `b` and only its object is given; those of `a` and `b` come from the store.
+        let mut objects = Objects::default();
+        let mut only = Objects::default();
+        only.insert(b"c".as_slice());
+        let state = state(&["a", "c", "b"], Mode::Auto, &mut objects);
+        let seen = std::cell::RefCell::new(BTreeMap::new());
+        host.change(
+            "eth0",
+            &mut |before| {
+                assert_eq!(before.map(|m| m.generation), Some(1));
+                Ok(Desired { state: state.clone(), objects: only.clone(), dry_run: false })
+            },
+            &|state, objects| {
+                for module in state.modules.values() {
+                    assert!(objects.bytes(module.object).is_some());
+                }
+                seen.borrow_mut().clone_from(&state.rows);
+                Ok(Composed { image: exits(), engine: Engine::Fused, engine_reason: None })
+            },
+        )
+        .expect("swaps");
+        assert_eq!(seen.into_inner(), BTreeMap::from([("a".into(), 0), ("b".into(), 1), ("c".into(), 2)]));
+        let exits = host.status("eth0").expect("a chain").exits;
+        let totals: Vec<_> =
+            exits.iter().map(|e| (e.slot.as_str(), e.total().packets, e.total().bytes)).collect();
+        assert_eq!(totals, [("a", 0, 0), ("c", 0, 0), ("b", 3, 300)]);
+        host.detach("eth0").expect("detaches");
+    });
+    assert_eq!(roots.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn crashes_around_the_swap_are_finished_or_cleared() {
+    let (node, _peer) = pair();
+    let roots = Roots::new();
+    roots.with(&node, |host| {
+        let first = attach(host, "eth0", counting(PASS));
+        let second = attach(host, "eth0", counting(DROP));
+        let directory = roots.run_root().join(node.inode().to_string()).join("interfaces/eth0");
+        // As if the process had died after the swap, before it was recorded.
+        std::fs::rename(directory.join("gen-2.json"), directory.join("staged.json")).expect("there");
+        std::fs::remove_file(directory.join("current")).expect("there");
+        std::os::unix::fs::symlink("gen-1.json", directory.join("current")).expect("made");
+        let finished = Recovered::Finished { ifname: "eth0".into(), generation: 2 };
+        assert_eq!(host.recover().expect("recovers"), [finished]);
+        assert_eq!(host.manifest("eth0").expect("recorded"), second);
+
+        // As if it had died right before the swap.
+        let mut staged = first.clone();
+        staged.generation = 3;
+        let text = serde_json::to_vec(&staged).expect("a manifest is JSON");
+        std::fs::write(directory.join("staged.json"), text).expect("written");
+        let cleared = Recovered::Cleared { ifname: "eth0".into(), generation: 3 };
+        assert_eq!(host.recover().expect("recovers"), [cleared]);
+        assert_eq!(host.manifest("eth0").expect("kept"), second);
+        assert_eq!(node.xdp_program("eth0"), Some(second.program.id));
+        assert_eq!(host.recover().expect("nothing to do"), []);
+
+        // And another tool takes the chain off, or the interface goes away.
+        node.ip("link del eth0");
+        let status = host.status("eth0").expect("the manifest is there");
+        assert!(status.problems.len() >= 2, "{:?}", status.problems);
+        assert_eq!(host.recover().expect("recovers"), [Recovered::Gone { ifname: "eth0".into() }]);
+    });
+    assert_eq!(roots.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_renamed_interface_keeps_its_chain_and_another_of_its_name_does_not_get_it() {
+    let (node, peer) = pair();
+    let roots = Roots::new();
+    roots.with(&node, |host| {
+        let first = attach(host, "eth0", counting(PASS));
+        node.ip("link set dev eth0 down");
+        node.ip("link set dev eth0 name old0");
+        veth((&node, "eth0"), (&peer, "eth9"));
+        let error =
+            change_to(host, "eth0", &["counter"], Mode::Auto, counting(DROP)).expect_err("not the same");
+        assert!(matches!(error, Error::Identity { .. }), "{error}");
+        assert!(error.to_string().contains("named `old0`"), "{error}");
+        assert_eq!(node.xdp_program("old0"), Some(first.program.id));
+        assert_eq!(node.xdp_program("eth0"), None);
+        host.detach("eth0").expect("takes it off the renamed one");
+        assert_eq!(node.xdp_program("old0"), None);
+    });
+    assert_eq!(roots.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_vanished_namespace_is_swept_by_the_next_change_elsewhere() {
+    let (node, _peer) = pair();
+    let roots = Roots::new();
+    let gone = {
+        let (gone, _other) = pair();
+        roots.with(&gone, |host| attach(host, "eth0", counting(PASS)));
+        gone.inode()
+    };
+    let pins = roots.pins.join(gone.to_string());
+    assert!(pins.exists());
+    // The kernel takes a namespace down in its own time.
+    eventually("swept", || {
+        roots.with(&node, |host| attach(host, "eth0", counting(PASS)));
+        !pins.exists()
+    });
+    roots.with(&node, |host| host.detach("eth0").expect("detaches"));
+    assert_eq!(roots.left(), Vec::<PathBuf>::new());
+}
+
+/// Runs this test again, as another process under `ip netns exec`, which hides `/sys/fs/bpf`.
+#[test]
+fn pins_are_the_hosts_also_under_ip_netns_exec() {
+    const TEST: &str = "pins_are_the_hosts_also_under_ip_netns_exec";
+    if let (Ok(pins), Ok(run)) = (std::env::var("XCT_PINS"), std::env::var("XCT_RUN")) {
+        let kind = sys::file_system_type(Path::new(PINS)).expect("there is a /sys");
+        assert_ne!(kind, sys::BPF_FS_MAGIC, "else this test tests nothing");
+        let host =
+            Host::at(Places::new(Path::new(&pins), run).expect("the host's bpffs")).expect("a namespace");
+        attach(&host, "eth0", counting(PASS));
+        return;
+    }
+    let (node, _peer) = pair();
+    let roots = Roots::new();
+    let output = Command::new("ip")
+        .args(["netns", "exec", node.name()])
+        .arg(std::env::current_exe().expect("this test"))
+        .args([TEST, "--exact", "--nocapture"])
+        .env("XCT_PINS", &roots.pins)
+        .env("XCT_RUN", roots.run_root())
+        .output()
+        .expect("ip is there");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(node.xdp_program("eth0").is_some());
+    roots.with(&node, |host| {
+        assert_eq!(hits(host), 0);
+        assert_eq!(host.status("eth0").expect("seen from outside").problems, Vec::<String>::new());
+        host.detach("eth0").expect("detaches");
+    });
+    assert_eq!(roots.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn many_entries_are_written_read_and_removed() {
+    for map_type in [1, 9, 11] {
+        let (key_size, flags) = if map_type == 11 { (8, 1) } else { (4, 0) };
+        let mut def = array("entries", 8, 200_000);
+        (def.map_type, def.key_size, def.flags) = (map_type, key_size, flags);
+        let used = MapUse { owner: MapOwner::Chain, def };
+        let loaded =
+            load(&image("maps", returning(PASS), vec![used], vec![]), &mut |_| Ok(None)).expect("loads");
+        let map = loaded.maps.into_iter().next().expect("one");
+        let map = Map::from_fd(map.fd, "entries").expect("a map");
+        let count = 100_000u32;
+        let key = |n: u32| {
+            let mut key = if map_type == 11 { 32u32.to_ne_bytes().to_vec() } else { Vec::new() };
+            key.extend(n.to_be_bytes());
+            key
+        };
+        let mut entries = Entries::default();
+        for n in 0..count {
+            entries.keys.extend(key(n));
+            entries.values.extend(u64::from(n).to_ne_bytes());
+        }
+        map.update_all(&entries).expect("written");
+        let mut sum = 0;
+        let mut seen = 0;
+        for batch in map.entries() {
+            let batch = batch.expect("readable");
+            seen += batch.keys.len() / key_size as usize;
+            sum += batch.values.chunks(8).map(|v| u64::from_ne_bytes(v.try_into().expect("8"))).sum::<u64>();
+        }
+        assert_eq!(
+            (seen, sum),
+            (count as usize, u64::from(count) * u64::from(count - 1) / 2),
+            "type {map_type}"
+        );
+        // One that is there, one that is not, one that is there.
+        let some: Vec<u8> = [key(5), key(count + 5), key(7)].concat();
+        map.delete_all(&some).expect("removed");
+        assert_eq!(map.lookup(&key(5)).expect("readable"), None);
+        assert_eq!(map.lookup(&key(7)).expect("readable"), None);
+        assert!(map.lookup(&key(6)).expect("readable").is_some());
+        assert!(map.lookup(&[0; 3]).is_err(), "a key of the wrong size");
+        assert!(map.memory().expect("readable") > 0);
+    }
+}
+
+#[test]
+fn values_of_all_cpus_are_carried() {
+    let mut def = array("percpu", 4, 3);
+    def.map_type = 6;
+    let used = MapUse { owner: MapOwner::Chain, def };
+    let loaded = load(&image("maps", returning(PASS), vec![used], vec![]), &mut |_| Ok(None)).expect("loads");
+    let map = Map::from_fd(loaded.maps.into_iter().next().expect("one").fd, "percpu").expect("a map");
+    let cpus = map.per_cpu().expect("a per-CPU map");
+    assert_eq!(map.value_len(), 8 * cpus);
+    let value: Vec<u8> = (0..cpus as u64).flat_map(|cpu| (cpu + 1).to_ne_bytes()).collect();
+    map.update(&1u32.to_ne_bytes(), &value).expect("written");
+    assert_eq!(map.lookup(&1u32.to_ne_bytes()).expect("readable"), Some(value));
+    let all: Vec<Entries> = map.entries().collect::<Result<_, _>>().expect("readable");
+    assert_eq!(all.iter().map(|e| e.keys.len()).sum::<usize>(), 3 * 4);
+    assert_eq!(all.iter().map(|e| e.values.len()).sum::<usize>(), 3 * 8 * cpus);
+}
+
+#[test]
+fn constants_are_filled_frozen_and_read_by_the_program() {
+    // r1 = &rodata[4]; r0 = *(u32 *)r1; exit
+    let insns =
+        vec![insn(0x18, 1, 0, 0, 0), insn(0, 0, 0, 0, 0), insn(0x61, 0, 1, 0, 0), insn(0x95, 0, 0, 0, 0)];
+    let mut def = array(".rodata.1", 8, 1);
+    def.flags = 0x80;
+    def.initial = Some(xdpchain_compose::InitialData { bytes: vec![9, 0, 0, 0, 1], frozen: true });
+    let used = MapUse { owner: MapOwner::Module("counter".into()), def };
+    let relocation = Relocation { insn: 0, target: Target::Value { map: 0, offset: 4 } };
+    let loaded =
+        load(&image("constants", insns, vec![used], vec![relocation]), &mut |_| Ok(None)).expect("loads");
+    let run = TestRun { packet: &[0; 64], ..TestRun::default() };
+    let result = sys::prog_test_run(loaded.program.as_fd(), &run).expect("runs");
+    assert_eq!((result.verdict, result.packet.len()), (1, 64));
+    let map = Map::from_fd(loaded.maps.into_iter().next().expect("one").fd, "rodata").expect("a map");
+    assert!(map.update(&[0; 4], &[0; 8]).is_err(), "frozen");
+}
