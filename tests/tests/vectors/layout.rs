@@ -1,0 +1,149 @@
+//! How the fields that a fixture names lie in memory.
+//!
+//! Written out again, field by field, so that a fixture also notices when a type of `xdpchain-abi` changes under the
+//! programs and user space at once.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde_yaml::{Mapping, Value};
+use xdpchain_abi::Reason;
+
+/// Types by name: `field:kind` in order, `_:n` for padding of n octets; a bare kind is no struct. `u32x4` is an array.
+const TYPES: &[(&str, &str)] = &[
+    (
+        "PacketContext",
+        "customer:u32 session:u32 tunnel:u32 inner_len:u16 reason:reason direction:direction qfi:u8 has_qfi:u8 \
+         verdict:u8 outer_tos:u8 _:11",
+    ),
+    ("UplinkKey", "local:ip4 teid:be32"),
+    ("UplinkSession", "customer:u32 session:u32 peer:ip4 inner4:ip4 inner6:ip6 inner6_len:u8 flags:u8 _:6"),
+    ("DownlinkKey", "customer:u32 address:ip6"),
+    ("DownlinkSession", "session:u32 teid:be32 peer:ip4 local:ip4 qfi:u8 flags:u8 _:2"),
+    ("Endpoint", "flags:u32"),
+    ("GreKey", "remote:ip4 local:ip4"),
+    ("GreIngress", "customer:u32 tunnel:u32 key:be32 inside:ip4 inside_len:u8 flags:u8 _:2"),
+    ("Customer", "tunnels:u32x4 count:u32"),
+    ("GreTunnel", "local:ip4 remote:ip4 key:be32 ttl:u8 flags:u8 _:2"),
+    (
+        "AclRule",
+        "src:ip6 dst:ip6 customer:u32 src_port:u16x2 dst_port:u16x2 src_len:u8 dst_len:u8 protocol:u8 action:u8 \
+         flags:u32 _:4",
+    ),
+    ("AclConfig", "count:u32 default_action:u8 all_packets:u8 _:2"),
+    ("CustomerKey", "customer:u32 direction:u32"),
+    ("Counter", "packets:u64 bytes:u64"),
+    ("SessionCounters", "uplink_packets:u64 uplink_bytes:u64 downlink_packets:u64 downlink_bytes:u64"),
+    ("u32", "u32"),
+    ("u64", "u64"),
+    ("Ipv4", "ip4"),
+];
+
+/// Types of keys and values: program, map, key, value.
+const MAPS: &[(&str, &str, &str, &str)] = &[
+    ("gtp-decap", "sessions", "UplinkKey", "UplinkSession"),
+    ("gtp-decap", "endpoints", "Ipv4", "Endpoint"),
+    ("gtp-encap", "sessions", "DownlinkKey", "DownlinkSession"),
+    ("gre-decap", "tunnels", "GreKey", "GreIngress"),
+    ("gre-steer", "customers", "u32", "Customer"),
+    ("gre-steer", "tunnels", "u32", "GreTunnel"),
+    ("acl", "rules", "u32", "AclRule"),
+    ("acl", "config", "u32", "AclConfig"),
+    ("acl", "hits", "u32", "u64"),
+    ("stats", "customers", "CustomerKey", "Counter"),
+    ("stats", "sessions", "u32", "SessionCounters"),
+];
+
+/// The names of the types of key and value of a program's map.
+pub(crate) fn types(program: &str, map: &str) -> Result<(&'static str, &'static str), String> {
+    let found = MAPS.iter().find(|(p, m, ..)| *p == program && *m == map);
+    found.map(|(_, _, key, value)| (*key, *value)).ok_or_else(|| format!("no type for `{program}/{map}`"))
+}
+
+/// The octets of a value of type `name`.
+pub(crate) fn encode(name: &str, value: &Value) -> Result<Vec<u8>, String> {
+    let (_, layout) =
+        TYPES.iter().find(|(n, _)| *n == name).ok_or_else(|| format!("no type is called `{name}`"))?;
+    if !layout.contains(':') {
+        return scalar(layout, value);
+    }
+    let fields = value.as_mapping().ok_or_else(|| format!("a {name} is written as its fields"))?;
+    let mut octets = Vec::new();
+    overlay(name, &mut octets, fields)?;
+    Ok(octets)
+}
+
+/// Writes the fields that are named over `octets`, a value of struct `name`; over zeroes when it is empty.
+pub(crate) fn overlay(name: &str, octets: &mut Vec<u8>, fields: &Mapping) -> Result<(), String> {
+    let (_, layout) =
+        TYPES.iter().find(|(n, _)| *n == name).ok_or_else(|| format!("no type is called `{name}`"))?;
+    let mut known = 0;
+    let mut offset = 0;
+    let fresh = octets.is_empty();
+    for field in layout.split_whitespace() {
+        let (field, kind) = field.split_once(':').ok_or("a field is name:kind")?;
+        let size = if field == "_" { kind.parse().map_err(|_| "padding is a number")? } else { size(kind)? };
+        if fresh {
+            octets.resize(offset + size, 0);
+        }
+        if let Some(value) = fields.get(field) {
+            known += 1;
+            let new = scalar(kind, value).map_err(|error| format!("{name}.{field}: {error}"))?;
+            octets[offset..offset + size].copy_from_slice(&new);
+        }
+        offset += size;
+    }
+    if known == fields.len() { Ok(()) } else { Err(format!("{name} has not all of the fields {fields:?}")) }
+}
+
+/// Octets of a kind.
+fn size(kind: &str) -> Result<usize, String> {
+    if let Some((kind, count)) = kind.split_once('x') {
+        return Ok(size(kind)? * count.parse::<usize>().map_err(|_| "an array's length is a number")?);
+    }
+    Ok(match kind {
+        "u8" | "direction" => 1,
+        "u16" | "reason" => 2,
+        "u32" | "ip4" | "be32" => 4,
+        "u64" => 8,
+        "ip6" => 16,
+        _ => return Err(format!("no kind `{kind}`")),
+    })
+}
+
+/// The octets of one value.
+fn scalar(kind: &str, value: &Value) -> Result<Vec<u8>, String> {
+    if let Some((kind, _)) = kind.split_once('x') {
+        let values = value.as_sequence().ok_or("an array is expected")?;
+        return Ok(values.iter().map(|v| scalar(kind, v)).collect::<Result<Vec<_>, _>>()?.concat());
+    }
+    let number = || value.as_u64().ok_or_else(|| format!("`{value:?}` is no number"));
+    let text = || value.as_str().ok_or_else(|| format!("`{value:?}` is no text"));
+    let narrow = |bits: u32| {
+        let number = number()?;
+        if number >> bits == 0 { Ok(number) } else { Err(format!("{number} does not fit {bits} bits")) }
+    };
+    Ok(match kind {
+        "u8" => vec![narrow(8)? as u8],
+        "u16" => (narrow(16)? as u16).to_ne_bytes().to_vec(),
+        "u32" => (narrow(32)? as u32).to_ne_bytes().to_vec(),
+        "u64" => number()?.to_ne_bytes().to_vec(),
+        "be32" => (narrow(32)? as u32).to_be_bytes().to_vec(),
+        "ip4" => text()?.parse::<Ipv4Addr>().map_err(|e| e.to_string())?.octets().to_vec(),
+        "ip6" => match text()?.parse::<Ipv4Addr>() {
+            Ok(four) => four.to_ipv6_mapped().octets().to_vec(),
+            Err(_) => text()?.parse::<Ipv6Addr>().map_err(|e| e.to_string())?.octets().to_vec(),
+        },
+        "direction" => vec![match text()? {
+            "none" => 0,
+            "uplink" => 1,
+            "downlink" => 2,
+            other => return Err(format!("no direction `{other}`")),
+        }],
+        "reason" => {
+            let name = text()?;
+            let reason = Reason::ALL.iter().find(|reason| reason.name() == name);
+            (*reason.ok_or_else(|| format!("no reason `{name}`"))? as u16).to_ne_bytes().to_vec()
+        }
+        _ => return Err(format!("no kind `{kind}`")),
+    })
+}

@@ -1,0 +1,232 @@
+//! One fixture through the kernel.
+
+use std::path::PathBuf;
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{PerCpuArray, PerCpuValues},
+    programs::{TestRun as _, TestRunOptions, Xdp},
+    util::nr_cpus,
+};
+use serde_yaml::Value;
+use xdpchain_abi::{CONTEXT_MAP, Fate, PacketContext, REASON_MAP, REASONS, Reason, XDPCHAIN_FINAL};
+use xdpchain_tests::{Netns, cli::target_dir};
+
+use crate::{
+    fixture::{Entry, Fixture},
+    layout, maps,
+};
+
+const CONTEXT: usize = size_of::<PacketContext>();
+/// `XDP_PACKET_HEADROOM`, less the `struct xdp_frame` that the kernel keeps at its start.
+const HEADROOM: u32 = 256 - 40;
+/// Octets of a packet buffer of the kernel's test run.
+const BUFFER: usize = 4096;
+
+/// Runs the fixture in the namespace of this thread, `ns`, and compares.
+pub(crate) fn run(ns: &Netns, fixture: &Fixture) -> Result<(), String> {
+    let object = objects().join(format!("{}.o", fixture.program));
+    let mut ebpf = EbpfLoader::new()
+        // A million preallocated entries for each fixture would be most of the time it takes.
+        .map_max_entries("sessions", 1024)
+        .load_file(&object)
+        .map_err(|e| format!("`{}`: {}\nhelp: cargo xtask build", object.display(), chain(&e)))?;
+    let before = {
+        let mut octets = Vec::new();
+        layout::overlay("PacketContext", &mut octets, &fixture.context)?;
+        <[u8; CONTEXT]>::try_from(octets).map_err(|_| "the layout of PacketContext is out of date")?
+    };
+    set_context(&mut ebpf, before)?;
+    for (name, entries) in &fixture.maps {
+        let (key, value) = layout::types(&fixture.program, name)?;
+        for entry in entries {
+            let map = ebpf.map_mut(name).ok_or_else(|| format!("the object has no map `{name}`"))?;
+            maps::put(map, &layout::encode(key, &entry.key)?, &layout::encode(value, &entry.value)?)
+                .map_err(|error| format!("map `{name}`: {error}"))?;
+        }
+    }
+
+    let (verdict, output) = send(ns, fixture, &mut ebpf)?;
+
+    let mut wrong = Vec::new();
+    if verdict != fixture.expect.verdict {
+        wrong.push(format!("verdict: expected {}, found {verdict}", fixture.expect.verdict));
+    }
+    let expected = fixture.output()?;
+    if output != expected {
+        wrong.push(format!("packet: {}", difference(&expected, &output)));
+    }
+    let reason = fixture.reason()?;
+    let expected: Vec<_> = reason.map(|reason| (reason.name(), 1)).into_iter().collect();
+    let counted = counted(&ebpf)?;
+    if counted != expected {
+        wrong.push(format!("reasons: expected {expected:?}, found {counted:?}"));
+    }
+    compare_context(&ebpf, fixture, before, reason, &mut wrong)?;
+    for (name, entries) in &fixture.expect.maps {
+        compare_map(&ebpf, &fixture.program, name, entries, &mut wrong)?;
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+}
+
+/// Where the objects are.
+fn objects() -> PathBuf {
+    std::env::var_os("XDPCHAIN_EBPF_DIR").map_or_else(|| target_dir().join("ebpf"), PathBuf::from)
+}
+
+/// Runs the program once; its verdict and the packet as it left it.
+fn send(ns: &Netns, fixture: &Fixture, ebpf: &mut Ebpf) -> Result<(String, Vec<u8>), String> {
+    let entry = fixture.program.replace('-', "_");
+    let program = ebpf.program_mut(&entry).ok_or_else(|| format!("the object has no program `{entry}`"))?;
+    let program: &mut Xdp = program.try_into().map_err(|e| format!("`{entry}`: {e}"))?;
+    program.load().map_err(|e| format!("`{entry}`: {}", chain(&e)))?;
+    let packet = fixture.input()?;
+    // Metadata in front of the packet is what takes headroom away.
+    let metadata = match fixture.headroom {
+        Some(room) if room <= HEADROOM && room % 4 == 0 => (HEADROOM - room) as usize,
+        Some(room) => return Err(format!("`headroom` must be a multiple of 4 up to {HEADROOM}, not {room}")),
+        None => 0,
+    };
+    let mut input = vec![0; metadata];
+    input.extend(&packet);
+    let mut ctx_in = Vec::new();
+    if metadata != 0 || fixture.ingress.is_some() {
+        let ifindex = ns.ifindex(fixture.ingress.as_deref().unwrap_or("lo"));
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        for field in [metadata as u32, input.len() as u32, 0, ifindex, 0, 0] {
+            ctx_in.extend(field.to_ne_bytes());
+        }
+    }
+    let mut output = vec![0; BUFFER];
+    let result = program
+        .test_run(TestRunOptions {
+            data_in: Some(&input),
+            data_out: Some(&mut output),
+            ctx_in: (!ctx_in.is_empty()).then_some(&ctx_in),
+            ..TestRunOptions::new()
+        })
+        .map_err(|e| format!("BPF_PROG_TEST_RUN: {}", chain(&e)))?;
+    output.truncate(result.data_size_out as usize);
+    Ok((verdict(result.return_value), output.split_off(metadata.min(output.len()))))
+}
+
+/// A verdict as fixtures write it.
+fn verdict(value: u32) -> String {
+    let name = match value & !XDPCHAIN_FINAL {
+        0 => "aborted",
+        1 => "drop",
+        2 => "pass",
+        3 => "tx",
+        4 => "redirect",
+        _ => return value.to_string(),
+    };
+    let end = if value & XDPCHAIN_FINAL == 0 { "" } else { "+final" };
+    format!("{name}{end}")
+}
+
+/// Gives every CPU's context the same value.
+fn set_context(ebpf: &mut Ebpf, context: [u8; CONTEXT]) -> Result<(), String> {
+    let cpus = nr_cpus().map_err(|(file, e)| format!("{file}: {e}"))?;
+    let map = ebpf.map_mut(CONTEXT_MAP).ok_or("the object has no packet context")?;
+    let mut map: PerCpuArray<_, [u8; CONTEXT]> = map.try_into().map_err(|e| chain(&e))?;
+    let values = PerCpuValues::try_from(vec![context; cpus]).map_err(|e| e.to_string())?;
+    map.set(0, values, 0).map_err(|e| chain(&e))
+}
+
+/// Only the CPU that ran the program may have another context, and only the one expected.
+fn compare_context(
+    ebpf: &Ebpf,
+    fixture: &Fixture,
+    before: [u8; CONTEXT],
+    reason: Option<Reason>,
+    wrong: &mut Vec<String>,
+) -> Result<(), String> {
+    let mut expected = before.to_vec();
+    if let Some(reason) = reason.filter(|reason| reason.fate() != Fate::Noted) {
+        let mut fields = serde_yaml::Mapping::new();
+        fields.insert("reason".into(), reason.name().into());
+        layout::overlay("PacketContext", &mut expected, &fields)?;
+    }
+    layout::overlay("PacketContext", &mut expected, &fixture.expect.context)?;
+    let map = ebpf.map(CONTEXT_MAP).ok_or("the object has no packet context")?;
+    let map: PerCpuArray<_, [u8; CONTEXT]> = map.try_into().map_err(|e| chain(&e))?;
+    let values = map.get(&0, 0).map_err(|e| chain(&e))?;
+    let changed: Vec<_> = values.iter().filter(|value| **value != before).collect();
+    let found = changed.first().map_or(&before, |value| *value);
+    if changed.len() > 1 || found[..] != expected[..] {
+        wrong.push(format!("context: {}", difference(&expected, found)));
+    }
+    Ok(())
+}
+
+/// Every reason that was counted, and how often.
+fn counted(ebpf: &Ebpf) -> Result<Vec<(&'static str, u64)>, String> {
+    let map = ebpf.map(REASON_MAP).ok_or("the object counts no reasons")?;
+    let map: PerCpuArray<_, u64> = map.try_into().map_err(|e| chain(&e))?;
+    let mut counted = Vec::new();
+    for number in 0..REASONS {
+        let sum: u64 = map.get(&number, 0).map_err(|e| chain(&e))?.iter().sum();
+        if sum != 0 {
+            let reason = Reason::ALL.iter().find(|reason| **reason as u32 == number);
+            counted.push((reason.map_or("no reason at all", |reason| reason.name()), sum));
+        }
+    }
+    Ok(counted)
+}
+
+/// Compares the entries that are named.
+fn compare_map(
+    ebpf: &Ebpf,
+    program: &str,
+    name: &str,
+    entries: &[Entry],
+    wrong: &mut Vec<String>,
+) -> Result<(), String> {
+    let (key, value) = layout::types(program, name)?;
+    let map = ebpf.map(name).ok_or_else(|| format!("the object has no map `{name}`"))?;
+    for Entry { key: k, value: v } in entries {
+        let expected = layout::encode(value, v)?;
+        let octets = layout::encode(key, k)?;
+        let found = maps::take(map, &octets, expected.len());
+        match found {
+            Ok(found) if found == expected => {}
+            Ok(found) => {
+                wrong.push(format!("map `{name}` at {}: {}", shown(k), difference(&expected, &found)))
+            }
+            Err(error) => wrong.push(format!("map `{name}` at {}: {error}", shown(k))),
+        }
+    }
+    Ok(())
+}
+
+/// Where two strings of octets differ, and both.
+fn difference(expected: &[u8], found: &[u8]) -> String {
+    let at = expected.iter().zip(found).position(|(a, b)| a != b).unwrap_or(expected.len().min(found.len()));
+    format!("differs from octet {at} on\n  expected {}\n  found    {}", hex(expected), hex(found))
+}
+
+fn hex(octets: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut text = format!("{} octets:", octets.len());
+    for (i, octet) in octets.iter().enumerate() {
+        let space = if i % 4 == 0 { " " } else { "" };
+        let _ = write!(text, "{space}{octet:02x}");
+    }
+    text
+}
+
+fn shown(value: &Value) -> String {
+    serde_yaml::to_string(value).unwrap_or_default().trim_end().replace('\n', ", ")
+}
+
+/// An error with all that caused it.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
