@@ -21,7 +21,7 @@ pub(crate) fn build() -> anyhow::Result<()> {
     let out = objects();
     eprintln!("build: packet programs and examples, into {}", out.display());
     ebpf::build(&xdpchain_ebpf_build::PROGRAMS, &out)?;
-    ebpf::build_again("acl", &out.join("next"))?;
+    ebpf::build_again("gtp-decap", &out.join("next"))?;
     ebpf::build_examples(&out)?;
     run(&mut cargo(&["build", "--release", "-p", "xdpchain"]))
 }
