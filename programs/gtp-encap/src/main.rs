@@ -5,6 +5,9 @@
 //! - Outer headers are IPv4, UDP without checksum (RFC 768 allows it over IPv4, TS 29.281 does not ask for one), GTP-U. DF
 //!   is set: whether the packet fits the way out is asked of the routing table before it is touched.
 //! - Session, next hop and room are found before the first change. What lacks one is dropped, or punted, with its reason.
+//! - While the next hop's link-layer address is unknown, the kernel gets the encapsulated packet to route, and so asks for
+//!   it. The packet's source is an address of ours: the kernel takes such a packet from outside only when `accept_local`
+//!   is on for the interface that it came in on, and drops it as a martian else.
 #![no_std]
 #![no_main]
 

@@ -90,7 +90,8 @@ impl NextHop {
     ///
     /// # Errors
     /// [`Reason::NoNeighbour`] when the next hop is unresolved. The packet keeps its Ethernet addresses, so the kernel
-    /// takes it as a packet to be routed, asks for the neighbour, and sends this very packet on when it is found.
+    /// takes it as a packet to be routed, asks for the neighbour, and sends this very packet on when it is found. Its source
+    /// is an address of ours, so this needs `accept_local` on the interface that it came in on (ip-sysctl).
     #[inline(always)]
     pub fn send(&self, packet: &mut Packet) -> Result<u32, Reason> {
         let &Self::Neighbour { destination, source, ifindex } = self else { return Err(Reason::NoNeighbour) };
