@@ -131,6 +131,11 @@ impl ChainSpec {
         Ok(self.slots.remove(index))
     }
 
+    /// The module in the slot of that name.
+    pub fn module_of(&self, name: &str) -> Result<&str, EditError> {
+        self.index(name).map(|index| self.slots[index].module.as_str())
+    }
+
     fn index(&self, name: &str) -> Result<usize, EditError> {
         self.slots.iter().position(|slot| slot.name == name).ok_or_else(|| {
             let names: Vec<_> = self.slots.iter().map(|slot| format!("`{}`", slot.name)).collect();
@@ -228,6 +233,8 @@ mod tests {
         let mut chain = chain(&["a", "b", "=z"]);
         assert_eq!(chain.remove("a").unwrap().name, "a");
         assert!(matches!(chain.remove("b"), Err(EditError::LastSlot { .. })));
+        assert_eq!(chain.module_of("b"), Ok("b"));
+        assert!(matches!(chain.module_of("a"), Err(EditError::NoSlot { .. })));
         chain.remove("z").unwrap();
         assert_eq!(names(&chain), ["b"]);
     }

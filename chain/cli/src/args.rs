@@ -1,0 +1,321 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use xdpchain_spec::{MapRef, ObjectRef, Position, Verdict};
+
+/// Several packet programs on one NIC, in the order that chains.yaml declares.
+#[derive(Debug, Parser)]
+#[command(name = "xdpchain", version, max_term_width = 100, after_help = EXIT_STATUS)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_STATUS: &str = "Exit status: 0 done; 1 differs or not ready; 2 usage; 3 chains.yaml invalid; \
+4 permission; 5 kernel or driver cannot; 6 verifier refused; 7 interface busy with somebody else's program; \
+8 failed and rolled back; 9 timed out";
+
+/// What every command takes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Common {
+    /// chains.yaml to read [default: ./chains.yaml, then /etc/xdpchain/chains.yaml]
+    #[arg(short, long, value_name = "FILE", global = true)]
+    pub(crate) file: Option<PathBuf>,
+    /// How to print
+    #[arg(short, long, value_name = "FORMAT", default_value = "table", global = true)]
+    pub(crate) output: Format,
+    /// Say more on stderr; twice for everything
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
+    /// Network namespace to work in: a name of `ip netns`, or a path [default: the current one]
+    #[arg(long, value_name = "NAME", global = true)]
+    pub(crate) netns: Option<String>,
+}
+
+/// Output formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For people with wide terminals: more columns and tables.
+    Wide,
+    /// One JSON object.
+    Json,
+    /// One YAML document.
+    Yaml,
+}
+
+/// Where in the receive path a chain is attached.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Mode {
+    /// Native when the driver can, else generic.
+    Auto,
+    /// In the driver.
+    Native,
+    /// In the network stack.
+    Generic,
+}
+
+impl From<Mode> for xdpchain_spec::Mode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Auto => Self::Auto,
+            Mode::Native => Self::Native,
+            Mode::Generic => Self::Generic,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Put the chain that chains.yaml has for an interface on it
+    Attach {
+        /// The interface
+        iface: String,
+        /// The chain [default: the one whose `interfaces` has the interface]
+        #[arg(long, value_name = "NAME")]
+        chain: Option<String>,
+        /// Where in the receive path [default: what the chain says]
+        #[arg(long, value_name = "MODE")]
+        mode: Option<Mode>,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+    /// Take the chain off an interface, and remove its pins and files
+    Detach {
+        /// The interface
+        iface: String,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+    /// Add a module to the chain that runs on an interface
+    Add(Add),
+    /// Take a slot out of the chain that runs on an interface
+    Remove {
+        /// The interface
+        iface: String,
+        /// The slot
+        slot: String,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+    /// Put another object into a slot; the module's maps live on
+    Replace {
+        /// The interface
+        iface: String,
+        /// The slot
+        slot: String,
+        /// Path of an ELF object, or builtin:NAME
+        object: ObjectRef,
+        /// The XDP program of the object; needed only when it has several
+        #[arg(long, value_name = "PROGRAM")]
+        program: Option<String>,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+    /// Show what runs, and what became of the packets
+    Status {
+        /// The interface [default: every interface with a chain]
+        iface: Option<String>,
+    },
+    /// Finish or clear away what an interrupted command left
+    Recover,
+    /// Look at objects, or at a chains.yaml, without attaching anything
+    ///
+    /// Prints programs and maps, composes, and (as root) has the kernel verify. Without OBJECT, all of chains.yaml
+    /// is checked.
+    Check {
+        /// Paths of ELF objects, or builtin:NAME
+        #[arg(value_name = "OBJECT")]
+        objects: Vec<ObjectRef>,
+        /// The XDP program of the objects; needed only when one has several
+        #[arg(long, value_name = "PROGRAM", requires = "objects")]
+        program: Option<String>,
+    },
+    /// Read and write the modules' maps
+    Map {
+        #[command(subcommand)]
+        command: MapCommand,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Add {
+    /// The interface
+    pub(crate) iface: String,
+    /// Path of an ELF object, or builtin:NAME
+    pub(crate) object: ObjectRef,
+    /// Name of the module and of its slot [default: the object's name]
+    ///
+    /// With -f, what that file says of the module of this name (program, map sizes, imports) holds.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// The XDP program of the object; needed only when it has several
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) program: Option<String>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// The verdicts after which the next slot runs [default: what the object says, else pass]
+    #[arg(long, value_name = "VERDICT,…", value_delimiter = ',')]
+    pub(crate) proceed_on: Option<Vec<Verdict>>,
+    /// The chain's verdict when the module returns a number that is none
+    #[arg(long, value_name = "VERDICT", default_value = "aborted")]
+    pub(crate) on_unknown: Verdict,
+    /// Ignore the module's verdict
+    #[arg(long, conflicts_with_all = ["proceed_on", "on_unknown"])]
+    pub(crate) observer: bool,
+    /// Run it once at the end, for every packet, as an observer
+    #[arg(long, conflicts_with_all = ["proceed_on", "on_unknown"])]
+    pub(crate) at_exit: bool,
+    #[command(flatten)]
+    pub(crate) dry_run: DryRun,
+}
+
+#[derive(Args, Debug)]
+#[group(multiple = false)]
+pub(crate) struct Place {
+    /// Right before this slot
+    #[arg(long, value_name = "SLOT")]
+    before: Option<String>,
+    /// Right after this slot
+    #[arg(long, value_name = "SLOT")]
+    after: Option<String>,
+    /// Before every other slot
+    #[arg(long)]
+    first: bool,
+    /// After every other slot in order (the default)
+    #[arg(long)]
+    last: bool,
+}
+
+impl Place {
+    pub(crate) fn position(&self) -> Position {
+        match self {
+            Self { before: Some(slot), .. } => Position::Before(slot.clone()),
+            Self { after: Some(slot), .. } => Position::After(slot.clone()),
+            Self { first: true, .. } => Position::First,
+            _ => Position::Last,
+        }
+    }
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct DryRun {
+    /// Do everything up to the change, but change nothing
+    #[arg(long = "dry-run")]
+    pub(crate) set: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MapCommand {
+    /// List the maps of the modules that run
+    List {
+        /// Only those of the chain on this interface
+        #[arg(long, value_name = "IFACE")]
+        iface: Option<String>,
+    },
+    /// Show a map: its definition, its types, and its first entries
+    Show {
+        #[command(flatten)]
+        map: MapName,
+        /// Entries to show
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+    },
+    /// Print the value of one key
+    Get {
+        #[command(flatten)]
+        map: MapName,
+        /// The key
+        key: String,
+    },
+    /// Set the value of one key
+    Set {
+        #[command(flatten)]
+        map: MapName,
+        /// The key
+        key: String,
+        /// The value
+        value: String,
+    },
+    /// Delete a key
+    Del {
+        #[command(flatten)]
+        map: MapName,
+        /// The key
+        key: String,
+    },
+    /// Fill a map from a CSV or JSON-lines file
+    Import {
+        #[command(flatten)]
+        map: MapName,
+        /// The file, or - for stdin
+        file: PathBuf,
+        /// What the file is [default: by its extension, .csv or .jsonl]
+        #[arg(long, value_name = "FORMAT")]
+        format: Option<RowFormat>,
+        /// Take fields that are not given, and empty cells, for zero
+        #[arg(long)]
+        defaults: bool,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+    /// Print every entry of a map as CSV or JSON lines
+    Export {
+        #[command(flatten)]
+        map: MapName,
+        /// The file to write [default: stdout]
+        file: Option<PathBuf>,
+        /// What to write [default: by the file's extension, else jsonl]
+        #[arg(long, value_name = "FORMAT")]
+        format: Option<RowFormat>,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct MapName {
+    /// The map: module/map, where the module `chain` is the chain itself
+    pub(crate) map: MapRef,
+    /// The interface, for a map of the chain itself
+    #[arg(long, value_name = "IFACE")]
+    pub(crate) iface: Option<String>,
+}
+
+/// Formats of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RowFormat {
+    /// A header line, then one entry in each line.
+    Csv,
+    /// One JSON object in each line.
+    Jsonl,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_slot_has_one_position() {
+        let place = |args: &[&str]| {
+            let line = ["xdpchain", "add", "eth0", "a.o"].iter().chain(args);
+            match Cli::try_parse_from(line).map(|cli| cli.command) {
+                Ok(Command::Add(add)) => Some(add.place.position()),
+                _ => None,
+            }
+        };
+        assert_eq!(place(&[]), Some(Position::Last));
+        assert_eq!(place(&["--first"]), Some(Position::First));
+        assert_eq!(place(&["--before", "acl"]), Some(Position::Before("acl".into())));
+        assert_eq!(place(&["--before", "acl", "--last"]), None);
+    }
+}

@@ -1,0 +1,91 @@
+//! From names to a chain that can be composed: objects read, modules gathered.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+use xdpchain_compose::object::Object;
+use xdpchain_compose::{Chain, Image, Module, Slot, fused};
+use xdpchain_host::{ChainState, ModuleState, Objects};
+use xdpchain_spec::{ChainSpec, Config, ModuleSpec};
+
+use crate::config::object_bytes;
+use crate::error::{Error, Result};
+
+/// What `chain` of `config` is to be, with the objects that it is made of.
+pub(crate) fn chain_state(config: &Config, chain: &ChainSpec) -> Result<(ChainState, Objects)> {
+    let mut objects = Objects::default();
+    let mut modules = BTreeMap::new();
+    for name in needed(chain, &config.modules) {
+        let spec = &config.modules[name];
+        let object = objects.insert(object_bytes(&spec.object)?);
+        modules.insert(name.to_owned(), ModuleState { spec: spec.clone(), object });
+    }
+    Ok((ChainState { chain: chain.clone(), modules, rows: BTreeMap::new() }, objects))
+}
+
+/// The modules that the slots name, and those that their imports lead to.
+fn needed<'a>(chain: &'a ChainSpec, modules: &'a IndexMap<String, ModuleSpec>) -> Vec<&'a str> {
+    let mut found: Vec<&str> = chain.slots.iter().map(|slot| slot.module.as_str()).collect();
+    let mut next = 0;
+    while let Some(spec) = found.get(next).map(|name| &modules[*name]) {
+        for import in spec.imports.values() {
+            if !found.contains(&import.module.as_str()) {
+                found.push(&import.module);
+            }
+        }
+        next += 1;
+    }
+    found
+}
+
+/// Forgets the modules that no slot needs any more.
+pub(crate) fn drop_unneeded(state: &mut ChainState) {
+    let modules: IndexMap<String, ModuleSpec> =
+        state.modules.iter().map(|(name, module)| (name.clone(), module.spec.clone())).collect();
+    let needed: Vec<String> = needed(&state.chain, &modules).into_iter().map(str::to_owned).collect();
+    state.modules.retain(|name, _| needed.contains(name));
+}
+
+/// Reads the objects of a chain, by module.
+pub(crate) fn parse_objects(state: &ChainState, objects: &Objects) -> Result<BTreeMap<String, Object>> {
+    let mut parsed = BTreeMap::new();
+    for (name, module) in &state.modules {
+        let Some(bytes) = objects.bytes(module.object) else {
+            return Err(Error::ObjectGone { module: name.clone(), object: module.object.short() });
+        };
+        let failed = |source| Error::Object { object: module.spec.object.to_string(), source };
+        parsed.insert(name.clone(), Object::parse(bytes).map_err(failed)?);
+    }
+    Ok(parsed)
+}
+
+/// Makes the program of a chain.
+pub(crate) fn compose(state: &ChainState, objects: &Objects) -> Result<Image> {
+    let parsed = parse_objects(state, objects)?;
+    let digests: BTreeMap<&str, String> =
+        state.modules.iter().map(|(name, module)| (name.as_str(), module.object.short())).collect();
+    let modules = state
+        .modules
+        .iter()
+        .map(|(name, module)| Module {
+            name,
+            object: &parsed[name],
+            spec: &module.spec,
+            digest: &digests[name.as_str()],
+        })
+        .collect();
+    // Rows are given out when the chain is attached; until then any will do.
+    let row = |index: usize, name: &str| state.rows.get(name).copied().unwrap_or(index as u32);
+    let slots = state.chain.slots.iter().enumerate();
+    let slots = slots.map(|(index, spec)| Slot { spec, row: row(index, &spec.name) }).collect();
+    let chain = Chain { name: &state.chain.name, default: state.chain.default, modules, slots };
+    let image = fused::compose(&chain)?;
+    tracing::info!(
+        chain = state.chain.name,
+        slots = state.chain.slots.len(),
+        instructions = image.programs.iter().map(|program| program.insns.len()).sum::<usize>(),
+        maps = image.maps.len(),
+        "composed"
+    );
+    Ok(image)
+}

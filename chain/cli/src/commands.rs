@@ -1,0 +1,36 @@
+//! The commands, one in each file.
+
+mod change;
+mod check;
+mod map;
+mod status;
+
+use xdpchain_host::Netns;
+
+use crate::args::{Cli, Command};
+use crate::error::Result;
+use crate::output::Output;
+
+/// Runs the command; the result is the exit status.
+pub(crate) fn run(cli: Cli) -> Result<u8> {
+    let Cli { common, command } = cli;
+    let out = Output::new(common.output);
+    if let Some(name) = &common.netns {
+        Netns::enter(name)?;
+    }
+    match command {
+        Command::Attach { iface, chain, mode, dry_run } => {
+            change::attach(&common, out, &iface, chain.as_deref(), mode.map(Into::into), dry_run.set)
+        }
+        Command::Detach { iface, dry_run } => change::detach(out, &iface, dry_run.set),
+        Command::Add(add) => change::add(&common, out, &add),
+        Command::Remove { iface, slot, dry_run } => change::remove(out, &iface, &slot, dry_run.set),
+        Command::Replace { iface, slot, object, program, dry_run } => {
+            change::replace(out, &iface, &slot, &object, program.as_deref(), dry_run.set)
+        }
+        Command::Recover => change::recover(out),
+        Command::Status { iface } => status::run(out, iface.as_deref()),
+        Command::Map { command } => map::run(out, &command),
+        Command::Check { objects, program } => check::run(&common, out, &objects, program.as_deref()),
+    }
+}

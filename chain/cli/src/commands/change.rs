@@ -1,0 +1,287 @@
+//! `attach`, `detach`, `add`, `remove`, `replace`, `recover`: what changes the chain of an interface.
+
+use serde::Serialize;
+use xdpchain_compose::object::Object;
+use xdpchain_host::{
+    BoxError, ChainState, Change, Composed, Desired, Host, Interface, Manifest, ModuleState, Objects,
+    Recovered,
+};
+use xdpchain_spec::{Engine, MapRef, Mode, ModuleSpec, ObjectRef, Place, SlotSpec};
+
+use crate::args::{Add, Common};
+use crate::assemble;
+use crate::config;
+use crate::error::{Error, Result, exit};
+use crate::output::{Output, grouped};
+
+/// What a change did, or would do.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Changed<'a> {
+    interface: &'a str,
+    chain: &'a str,
+    generation: u64,
+    /// The generation before; none when there was none.
+    before: Option<u64>,
+    engine: &'static str,
+    engine_reason: Option<&'a str>,
+    mode: &'static str,
+    mode_reason: Option<&'a str>,
+    program_id: u32,
+    program: &'a str,
+    slots: Vec<&'a str>,
+    verified_instructions: u32,
+    dry_run: bool,
+}
+
+pub(crate) fn attach(
+    common: &Common,
+    out: Output,
+    iface: &str,
+    chain: Option<&str>,
+    mode: Option<Mode>,
+    dry_run: bool,
+) -> Result<u8> {
+    Interface::by_name(iface)?;
+    let (config, file) = config::read(common.file.as_deref())?;
+    let mut chain = config::chain_for(&config, &file, iface, chain)?.clone();
+    chain.mode = mode.unwrap_or(chain.mode);
+    let (state, objects) = assemble::chain_state(&config, &chain).map_err(|error| error.in_file(&file))?;
+    // What is wrong with the objects is told to everybody, not only to those who may attach.
+    assemble::compose(&state, &objects).map_err(|error| error.in_file(&file))?;
+    let change =
+        apply(iface, &mut |_| Ok(Desired { state: state.clone(), objects: objects.clone(), dry_run }))
+            .map_err(|error| error.in_file(&file))?;
+    let done = if change.before.is_some() { "updated" } else { "attached" };
+    print(out, &change, done)
+}
+
+pub(crate) fn detach(out: Output, iface: &str, dry_run: bool) -> Result<u8> {
+    let host = Host::open()?;
+    let manifest = if dry_run { Some(host.manifest(iface)?) } else { host.detach(iface)? };
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Detached<'a> {
+        interface: &'a str,
+        chain: Option<&'a str>,
+        generation: Option<u64>,
+        dry_run: bool,
+    }
+    let detached = Detached {
+        interface: iface,
+        chain: manifest.as_ref().map(|manifest| manifest.state.chain.name.as_str()),
+        generation: manifest.as_ref().map(|manifest| manifest.generation),
+        dry_run,
+    };
+    let done = if dry_run { "would detach" } else { "detached" };
+    eprintln!("{done} chain `{}` from {iface}", detached.chain.unwrap_or("?"));
+    out.print("Detached", &detached, |_| ())?;
+    Ok(exit::DONE)
+}
+
+pub(crate) fn add(common: &Common, out: Output, args: &Add) -> Result<u8> {
+    let object = absolute(&args.object)?;
+    let name = match &args.name {
+        Some(name) if xdpchain_spec::is_name(name) => name.clone(),
+        Some(name) => return Err(Error::BadName { name: name.clone() }),
+        None => config::module_name(&object).ok_or_else(|| Error::NoName { object: object.to_string() })?,
+    };
+    let mut spec = declared(common, &name, &object)?;
+    spec.program = args.program.clone().or(spec.program);
+    let bytes = config::object_bytes(&object)?;
+    let in_object = |source| Error::Object { object: object.to_string(), source };
+    Object::parse(&bytes)
+        .and_then(|o| o.xdp_program(spec.program.as_deref()).map(drop))
+        .map_err(in_object)?;
+    let mut objects = Objects::default();
+    let id = objects.insert(bytes);
+    let slot = SlotSpec {
+        proceed_on: args.proceed_on.as_ref().map(|verdicts| verdicts.iter().copied().collect()),
+        on_unknown: args.on_unknown,
+        observer: args.observer || args.at_exit,
+        at: if args.at_exit { Place::Exit } else { Place::Order },
+        ..SlotSpec::new(&name)
+    };
+    let position = args.place.position();
+    let change = edit(&args.iface, args.dry_run.set, &objects, &mut |state| {
+        state.chain.insert(slot.clone(), &position)?;
+        for import in spec.imports.values() {
+            known_import(state, &name, import)?;
+        }
+        state.modules.insert(name.clone(), ModuleState { spec: spec.clone(), object: id });
+        Ok(())
+    })?;
+    print(out, &change, &format!("added slot `{name}` to"))
+}
+
+/// What the file given with `-f` says of the module, when it says anything.
+fn declared(common: &Common, name: &str, object: &ObjectRef) -> Result<ModuleSpec> {
+    let from_file = match &common.file {
+        Some(file) => config::read(Some(file))?.0.modules.swap_remove(name),
+        None => None,
+    };
+    Ok(match from_file {
+        Some(spec) => ModuleSpec { object: object.clone(), ..spec },
+        None => ModuleSpec::new(object.clone()),
+    })
+}
+
+fn known_import(state: &ChainState, module: &str, import: &MapRef) -> Result<()> {
+    if state.modules.contains_key(&import.module) {
+        return Ok(());
+    }
+    Err(Error::ImportNotRunning {
+        module: module.to_owned(),
+        import: import.to_string(),
+        running: config::listed(state.modules.keys()),
+    })
+}
+
+pub(crate) fn remove(out: Output, iface: &str, slot: &str, dry_run: bool) -> Result<u8> {
+    let change = edit(iface, dry_run, &Objects::default(), &mut |state| {
+        state.chain.remove(slot)?;
+        assemble::drop_unneeded(state);
+        Ok(())
+    })?;
+    print(out, &change, &format!("removed slot `{slot}` from"))
+}
+
+pub(crate) fn replace(
+    out: Output,
+    iface: &str,
+    slot: &str,
+    object: &ObjectRef,
+    program: Option<&str>,
+    dry_run: bool,
+) -> Result<u8> {
+    let object = absolute(object)?;
+    let bytes = config::object_bytes(&object)?;
+    let in_object = |source| Error::Object { object: object.to_string(), source };
+    let parsed = Object::parse(&bytes).map_err(in_object)?;
+    if let Some(name) = program {
+        parsed.xdp_program(Some(name)).map_err(in_object)?;
+    }
+    let mut objects = Objects::default();
+    let id = objects.insert(bytes);
+    let change = edit(iface, dry_run, &objects, &mut |state| {
+        let module = state.chain.module_of(slot)?.to_owned();
+        let Some(module) = state.modules.get_mut(&module) else {
+            return Err(Error::NoModule { slot: slot.to_owned(), module });
+        };
+        // The program's name stays as long as the new build still has it.
+        let kept = module.spec.program.take().filter(|name| parsed.xdp_program(Some(name)).is_ok());
+        module.spec.program = program.map(str::to_owned).or(kept);
+        module.spec.object = object.clone();
+        module.object = id;
+        Ok(())
+    })?;
+    print(out, &change, &format!("replaced slot `{slot}` of"))
+}
+
+pub(crate) fn recover(out: Output) -> Result<u8> {
+    let found = Host::open()?.recover()?;
+    #[derive(Serialize)]
+    struct Entry {
+        interface: String,
+        what: &'static str,
+        generation: Option<u64>,
+    }
+    #[derive(Serialize)]
+    struct Entries {
+        interfaces: Vec<Entry>,
+    }
+    let entry = |recovered: Recovered| match recovered {
+        Recovered::Finished { ifname, generation } => {
+            Entry { interface: ifname, what: "finished", generation: Some(generation) }
+        }
+        Recovered::Cleared { ifname, generation } => {
+            Entry { interface: ifname, what: "cleared", generation: Some(generation) }
+        }
+        Recovered::Gone { ifname } => Entry { interface: ifname, what: "gone", generation: None },
+        other => Entry { interface: format!("{other:?}"), what: "other", generation: None },
+    };
+    let entries = Entries { interfaces: found.into_iter().map(entry).collect() };
+    if entries.interfaces.is_empty() {
+        eprintln!("nothing to recover");
+    }
+    out.print("Recovered", &entries, |page| {
+        for Entry { interface, what, generation } in &entries.interfaces {
+            let generation = generation.map_or_else(String::new, |number| format!(" generation {number}"));
+            page.line(format!("{interface}: {what}{generation}"));
+        }
+    })?;
+    Ok(exit::DONE)
+}
+
+/// Changes the chain that runs on an interface.
+fn edit(
+    iface: &str,
+    dry_run: bool,
+    objects: &Objects,
+    edit: &mut dyn FnMut(&mut ChainState) -> Result<()>,
+) -> Result<Change> {
+    apply(iface, &mut |before| {
+        let before = before.ok_or_else(|| xdpchain_host::Error::NoChain { ifname: iface.to_owned() })?;
+        let mut state = before.state.clone();
+        edit(&mut state)?;
+        Ok(Desired { state, objects: objects.clone(), dry_run })
+    })
+}
+
+fn apply(iface: &str, desired: &mut dyn FnMut(Option<&Manifest>) -> Result<Desired>) -> Result<Change> {
+    let boxed = |error: Error| -> BoxError { Box::new(error) };
+    let host = Host::open()?;
+    let change = host.change(iface, &mut |before| desired(before).map_err(boxed), &|state, objects| {
+        let image = assemble::compose(state, objects).map_err(boxed)?;
+        Ok(Composed { image, engine: Engine::Fused, engine_reason: None })
+    })?;
+    Ok(change)
+}
+
+/// A chain outlives the folder that it was changed from.
+fn absolute(object: &ObjectRef) -> Result<ObjectRef> {
+    Ok(match object {
+        ObjectRef::Builtin(_) => object.clone(),
+        ObjectRef::File(path) => {
+            let failed = |source| Error::ReadObject { path: path.clone(), source };
+            ObjectRef::File(std::path::absolute(path).map_err(failed)?)
+        }
+    })
+}
+
+/// Tells people on stderr, and programs on stdout.
+fn print(out: Output, change: &Change, done: &str) -> Result<u8> {
+    let after = &change.after;
+    let changed = Changed {
+        interface: &after.ifname,
+        chain: &after.state.chain.name,
+        generation: after.generation,
+        before: change.before.as_ref().map(|before| before.generation),
+        engine: after.engine.name(),
+        engine_reason: after.engine_reason.as_deref(),
+        mode: after.mode.name(),
+        mode_reason: after.mode_reason.as_deref(),
+        program_id: after.program.id,
+        program: &after.program.name,
+        slots: after.state.chain.slots.iter().map(|slot| slot.name.as_str()).collect(),
+        verified_instructions: change.verified_insns,
+        dry_run: change.dry_run,
+    };
+    eprintln!(
+        "{}{done} chain `{}` on {}: generation {}, {}, {}, {} instructions verified",
+        if change.dry_run { "dry run: " } else { "" },
+        changed.chain,
+        changed.interface,
+        changed.generation,
+        changed.engine,
+        changed.mode,
+        grouped(changed.verified_instructions.into()),
+    );
+    if change.before.is_none()
+        && let Some(reason) = changed.mode_reason
+    {
+        eprintln!("note: not in native mode: {reason}");
+    }
+    out.print("Change", &changed, |_| ())?;
+    Ok(exit::DONE)
+}

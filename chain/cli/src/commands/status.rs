@@ -1,0 +1,405 @@
+//! `status`: what runs on an interface, and what became of its packets.
+//!
+//! Packets are counted once, where their chain ended; what a slot saw is everything that ended in it
+//! or after it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use xdpchain_abi::{Fate, REASON_MAP, Reason};
+use xdpchain_compose::object::Object;
+use xdpchain_compose::{MapOwner, proceed_on};
+use xdpchain_host::{ChainStatus, Count, Host, ModuleState, SlotExits};
+use xdpchain_spec::{Place, SlotSpec, Verdict, VerdictSet};
+
+use crate::error::{Result, exit};
+use crate::output::{Output, Page, grouped, octets};
+
+#[derive(Serialize)]
+struct Statuses {
+    interfaces: Vec<Status>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    interface: String,
+    ifindex: u32,
+    chain: String,
+    generation: u64,
+    /// When the generation was committed, seconds since 1970.
+    since: u64,
+    engine: &'static str,
+    engine_reason: Option<String>,
+    mode: &'static str,
+    mode_reason: Option<String>,
+    program: ProgramStatus,
+    default: &'static str,
+    /// Everything that went through the chain.
+    total: Counted,
+    slots: Vec<SlotStatus>,
+    maps: Vec<MapStatus>,
+    reasons: Vec<ReasonCount>,
+    /// What is not as it should be.
+    problems: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProgramStatus {
+    id: u32,
+    name: String,
+    tag: String,
+    /// Octets of native code; none when the program is gone.
+    native_octets: Option<u32>,
+    verified_instructions: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+struct Counted {
+    packets: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SlotStatus {
+    slot: String,
+    module: String,
+    object: String,
+    /// First digits of the object's SHA-256.
+    digest: String,
+    at: Place,
+    observer: bool,
+    /// None for an observer, and when the object is not there to be asked.
+    proceed_on: Option<VerdictSet>,
+    on_unknown: Verdict,
+    /// Packets that it saw.
+    reached: u64,
+    /// Packets whose chain ended here, by verdict.
+    ended: BTreeMap<Verdict, Counted>,
+    /// Return values that were no verdict.
+    unknown: u64,
+    /// Octets of the packets whose chain ended here.
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MapStatus {
+    map: String,
+    #[serde(rename = "type")]
+    map_type: String,
+    max_entries: u32,
+    memory: u64,
+}
+
+#[derive(Serialize)]
+struct ReasonCount {
+    module: String,
+    reason: &'static str,
+    fate: &'static str,
+    packets: u64,
+}
+
+pub(crate) fn run(out: Output, iface: Option<&str>) -> Result<u8> {
+    let host = Host::open()?;
+    let names = match iface {
+        Some(iface) => vec![iface.to_owned()],
+        None => host.interfaces()?,
+    };
+    let statuses = names.iter().map(|name| status(&host, &host.status(name)?)).collect::<Result<_>>()?;
+    let statuses = Statuses { interfaces: statuses };
+    if statuses.interfaces.is_empty() {
+        eprintln!("no interface of this network namespace has a chain");
+    }
+    out.print("Status", &statuses, |page| {
+        for (i, status) in statuses.interfaces.iter().enumerate() {
+            if i > 0 {
+                page.line("");
+            }
+            show(page, status, out.wide());
+        }
+    })?;
+    let mut healthy = true;
+    for status in &statuses.interfaces {
+        for problem in &status.problems {
+            healthy = false;
+            eprintln!("warning: {}: {problem}", status.interface);
+        }
+    }
+    if !healthy {
+        eprintln!("help: `xdpchain recover` clears away what is gone");
+    }
+    Ok(if healthy { exit::DONE } else { exit::NOT_READY })
+}
+
+fn status(host: &Host, chain: &ChainStatus) -> Result<Status> {
+    let manifest = &chain.manifest;
+    let state = &manifest.state;
+    let counts: BTreeMap<&str, &SlotExits> =
+        chain.exits.iter().map(|exits| (exits.slot.as_str(), exits)).collect();
+    let none = SlotExits::default();
+    let exits: Vec<&SlotExits> = state
+        .chain
+        .slots
+        .iter()
+        .map(|slot| counts.get(slot.name.as_str()).copied().unwrap_or(&none))
+        .collect();
+    let reached = reached(&state.chain.slots, &exits);
+    let slots = state.chain.slots.iter().zip(&exits).zip(&reached).filter_map(|((slot, exits), reached)| {
+        let module = state.modules.get(&slot.module)?;
+        Some(SlotStatus {
+            slot: slot.name.clone(),
+            module: slot.module.clone(),
+            object: module.spec.object.to_string(),
+            digest: module.object.short(),
+            at: slot.at,
+            observer: slot.observer,
+            proceed_on: if slot.observer { None } else { effective(host, slot, module) },
+            on_unknown: slot.on_unknown,
+            reached: *reached,
+            ended: Verdict::ALL
+                .into_iter()
+                .map(|verdict| (verdict, counted(exits.verdicts[verdict as usize])))
+                .collect(),
+            unknown: exits.unknown.packets,
+            bytes: exits.total().bytes,
+        })
+    });
+    let total = exits.iter().fold(Counted::default(), |sum, exits| {
+        let Count { packets, bytes } = exits.total();
+        Counted { packets: sum.packets + packets, bytes: sum.bytes + bytes }
+    });
+    let maps = chain.maps.iter().map(|map| MapStatus {
+        map: map_name(&map.owner, &map.name),
+        map_type: xdpchain_host::load::map_type_name(map.info.map_type),
+        max_entries: map.info.max_entries,
+        memory: map.memory,
+    });
+    Ok(Status {
+        interface: manifest.ifname.clone(),
+        ifindex: manifest.ifindex,
+        chain: state.chain.name.clone(),
+        generation: manifest.generation,
+        since: manifest.time,
+        engine: manifest.engine.name(),
+        engine_reason: manifest.engine_reason.clone(),
+        mode: manifest.mode.name(),
+        mode_reason: manifest.mode_reason.clone(),
+        program: ProgramStatus {
+            id: manifest.program.id,
+            name: manifest.program.name.clone(),
+            tag: manifest.program.tag.clone(),
+            native_octets: chain.program.as_ref().map(|program| program.jited_len),
+            verified_instructions: chain.program.as_ref().map(|program| program.verified_insns),
+        },
+        default: state.chain.default.name(),
+        total,
+        slots: slots.collect(),
+        maps: maps.collect(),
+        reasons: reasons(host, chain)?,
+        problems: chain.problems.clone(),
+    })
+}
+
+/// What each slot saw: a packet that ended in a slot has been seen by the slots in order before it, and by every
+/// slot at exit.
+fn reached(slots: &[SlotSpec], exits: &[&SlotExits]) -> Vec<u64> {
+    let mut left: u64 = exits.iter().map(|exits| exits.total().packets).sum();
+    let total = left;
+    let reached = slots.iter().zip(exits).map(|(slot, exits)| match slot.at {
+        Place::Exit => total,
+        Place::Order => {
+            let reached = left;
+            left -= exits.total().packets;
+            reached
+        }
+    });
+    reached.collect()
+}
+
+/// What the slot proceeds on: what was said of it, else what the object that runs says.
+fn effective(host: &Host, slot: &SlotSpec, module: &ModuleState) -> Option<VerdictSet> {
+    if slot.proceed_on.is_some() {
+        return slot.proceed_on;
+    }
+    let kept = host.places().of(host.netns()).objects().join(module.object.to_string());
+    let object = Object::parse(&std::fs::read(kept).ok()?).ok()?;
+    let program = object.xdp_program(module.spec.program.as_deref()).ok()?;
+    Some(proceed_on(slot, program))
+}
+
+fn counted(count: Count) -> Counted {
+    Counted { packets: count.packets, bytes: count.bytes }
+}
+
+/// A map's name on the command line.
+pub(crate) fn map_name(owner: &MapOwner, name: &str) -> String {
+    match owner {
+        MapOwner::Chain => format!("chain/{name}"),
+        MapOwner::Module(module) => format!("{module}/{name}"),
+    }
+}
+
+/// What the modules counted of packets that they did not forward, as far as they count by the common reasons.
+fn reasons(host: &Host, chain: &ChainStatus) -> Result<Vec<ReasonCount>> {
+    let mut found = Vec::new();
+    for map in &chain.maps {
+        let MapOwner::Module(module) = &map.owner else { continue };
+        // Another's map may have the name by chance; counters are an array of u64.
+        if map.name != REASON_MAP || (map.info.key_size, map.info.value_size) != (4, 8) {
+            continue;
+        }
+        let counters = host.module_map(module, &map.name)?;
+        for &reason in Reason::ALL {
+            let value = counters.lookup(&(reason as u32).to_ne_bytes())?.unwrap_or_default();
+            let packets = value.as_chunks().0.iter().map(|cpu| u64::from_ne_bytes(*cpu)).sum();
+            if packets > 0 {
+                let fate = match reason.fate() {
+                    Fate::Drop => "drop",
+                    Fate::Punt => "punt",
+                    Fate::Noted => "noted",
+                };
+                found.push(ReasonCount { module: module.clone(), reason: reason.name(), fate, packets });
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn show(page: &mut Page, status: &Status, wide: bool) {
+    page.line(format!(
+        "{}: chain {}, generation {}, {}, {}, program {} ({})",
+        status.interface,
+        status.chain,
+        status.generation,
+        status.engine,
+        status.mode,
+        status.program.id,
+        status.program.name,
+    ));
+    let notes =
+        [("not in native mode", &status.mode_reason), ("not by the first engine", &status.engine_reason)];
+    for (what, reason) in notes {
+        if let Some(reason) = reason {
+            page.line(format!("  {what}: {reason}"));
+        }
+    }
+    page.line("");
+    let mut headings = vec!["SLOT", "MODULE", "OBJECT"];
+    if wide {
+        headings.extend(["DIGEST", "ON UNKNOWN"]);
+    }
+    headings.push("PROCEED ON");
+    headings.extend([">REACHED", ">ABORTED", ">DROP", ">PASS", ">TX", ">REDIRECT", ">UNKNOWN", ">BYTES"]);
+    page.table(&headings, status.slots.iter().map(|slot| slot_row(slot, wide)));
+    page.line("");
+    page.line(format!("{} packets, {}", grouped(status.total.packets), octets(status.total.bytes)));
+    if !wide {
+        return;
+    }
+    page.line("");
+    page.table(
+        &["MAP", "TYPE", ">ENTRIES MAX", ">MEMORY", ">OCTETS"],
+        status.maps.iter().map(|map| {
+            vec![
+                map.map.clone(),
+                map.map_type.clone(),
+                grouped(map.max_entries.into()),
+                octets(map.memory),
+                grouped(map.memory),
+            ]
+        }),
+    );
+    let memory: u64 = status.maps.iter().map(|map| map.memory).sum();
+    page.line(format!("{} in {} maps", octets(memory), status.maps.len()));
+    if !status.reasons.is_empty() {
+        page.line("");
+        page.table(
+            &["MODULE", "REASON", "FATE", ">PACKETS"],
+            status.reasons.iter().map(|reason| {
+                vec![
+                    reason.module.clone(),
+                    reason.reason.to_owned(),
+                    reason.fate.to_owned(),
+                    grouped(reason.packets),
+                ]
+            }),
+        );
+    }
+}
+
+fn slot_row(slot: &SlotStatus, wide: bool) -> Vec<String> {
+    // The file's name tells enough in a narrow table.
+    let object = match slot.object.rsplit_once('/') {
+        Some((_, name)) if !wide => name.to_owned(),
+        _ => slot.object.clone(),
+    };
+    let mut row = vec![slot.slot.clone(), slot.module.clone(), object];
+    if wide {
+        row.extend([slot.digest.clone(), slot.on_unknown.to_string()]);
+    }
+    row.push(match (slot.at, slot.observer, slot.proceed_on) {
+        (Place::Exit, _, _) => "at exit".to_owned(),
+        (_, true, _) => "observer".to_owned(),
+        (_, _, Some(set)) => set.to_string(),
+        (_, _, None) => "?".to_owned(),
+    });
+    row.push(grouped(slot.reached));
+    row.extend(slot.ended.values().map(|count| grouped(count.packets)));
+    row.extend([grouped(slot.unknown), grouped(slot.bytes)]);
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exits(packets: u64, verdict: Verdict) -> SlotExits {
+        let mut exits = SlotExits::default();
+        exits.verdicts[verdict as usize] = Count { packets, bytes: packets * 64 };
+        exits
+    }
+
+    #[test]
+    fn what_a_slot_saw_is_what_ended_in_it_or_later() {
+        let slots = [
+            SlotSpec { observer: true, at: Place::Exit, ..SlotSpec::new("stats") },
+            SlotSpec::new("decap"),
+            SlotSpec::new("acl"),
+            SlotSpec::new("encap"),
+        ];
+        let exits =
+            [SlotExits::default(), exits(5, Verdict::Drop), exits(20, Verdict::Drop), exits(75, Verdict::Tx)];
+        assert_eq!(reached(&slots, &exits.each_ref()), [100, 100, 95, 75]);
+    }
+
+    #[test]
+    fn a_status_is_the_same_document_for_programs_whatever_people_see() {
+        let slot = SlotStatus {
+            slot: "acl".into(),
+            module: "acl".into(),
+            object: "/opt/acl.o".into(),
+            digest: "0123456789ab".into(),
+            at: Place::Order,
+            observer: false,
+            proceed_on: Some(VerdictSet::only(Verdict::Pass)),
+            on_unknown: Verdict::Aborted,
+            reached: 1000,
+            ended: Verdict::ALL.into_iter().map(|verdict| (verdict, Counted::default())).collect(),
+            unknown: 0,
+            bytes: 0,
+        };
+        assert_eq!(
+            serde_json::to_string(&slot).unwrap(),
+            r#"{"slot":"acl","module":"acl","object":"/opt/acl.o","digest":"0123456789ab","at":"order","observer":false,"#
+                .to_owned()
+                + r#""proceedOn":["pass"],"onUnknown":"aborted","reached":1000,"ended":{"aborted":{"packets":0,"bytes":0},"#
+                + r#""drop":{"packets":0,"bytes":0},"pass":{"packets":0,"bytes":0},"tx":{"packets":0,"bytes":0},"#
+                + r#""redirect":{"packets":0,"bytes":0}},"unknown":0,"bytes":0}"#
+        );
+        assert_eq!(slot_row(&slot, false)[2..5], ["acl.o", "[pass]", "1'000"]);
+        assert_eq!(slot_row(&slot, true)[2..4], ["/opt/acl.o", "0123456789ab"]);
+    }
+}

@@ -1,0 +1,119 @@
+//! Where chains.yaml and the objects come from.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use xdpchain_spec::{ChainSpec, Config, Engine, ObjectRef, near};
+
+use crate::builtin;
+use crate::error::{Error, Result};
+
+/// Where chains.yaml is looked for.
+const DEFAULT_FILES: [&str; 2] = ["chains.yaml", "/etc/xdpchain/chains.yaml"];
+
+/// Reads the chains.yaml that was named, else the first that there is.
+pub(crate) fn read(file: Option<&Path>) -> Result<(Config, PathBuf)> {
+    let path = match file {
+        Some(file) => file,
+        None => DEFAULT_FILES.iter().map(Path::new).find(|path| path.exists()).ok_or(Error::NoConfig)?,
+    };
+    let failed = |source| Error::ReadConfig { path: path.to_owned(), source };
+    let bytes = std::fs::read(path).map_err(failed)?;
+    let text = String::from_utf8(bytes)
+        .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error.utf8_error())))?;
+    tracing::info!(file = %path.display(), "read");
+    Ok((Config::parse(&text, path)?, path.to_owned()))
+}
+
+/// The chain for an interface: the one called `name`, else the one that lists the interface.
+pub(crate) fn chain_for<'a>(
+    config: &'a Config,
+    file: &Path,
+    iface: &str,
+    name: Option<&str>,
+) -> Result<&'a ChainSpec> {
+    let chain = match name {
+        Some(name) => config.chains.get(name).ok_or_else(|| Error::NoSuchChain {
+            file: file.to_owned(),
+            chain: name.to_owned(),
+            hint: match near(name, &config.chains.keys().collect::<Vec<_>>()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("its chains are: {}", listed(config.chains.keys())),
+            },
+        })?,
+        None => config.chains.values().find(|chain| chain.interfaces.iter().any(|i| i == iface)).ok_or_else(
+            || Error::NoChainForInterface {
+                file: file.to_owned(),
+                iface: iface.to_owned(),
+                interfaces: listed(config.chains.values().flat_map(|chain| &chain.interfaces)),
+            },
+        )?,
+    };
+    supported(chain)?;
+    Ok(chain)
+}
+
+/// Only the fused engine is built.
+pub(crate) fn supported(chain: &ChainSpec) -> Result<()> {
+    match chain.engine {
+        Engine::Auto | Engine::Fused => Ok(()),
+        engine @ (Engine::Tail | Engine::Libxdp) => {
+            Err(Error::NoEngine { chain: chain.name.clone(), engine: engine.name() })
+        }
+    }
+}
+
+/// The octets of an object.
+pub(crate) fn object_bytes(object: &ObjectRef) -> Result<Vec<u8>> {
+    match object {
+        ObjectRef::Builtin(name) => match builtin::find(name) {
+            Some(bytes) => Ok(bytes.to_vec()),
+            None => {
+                let names = builtin::names();
+                let hint = match near(name, &names) {
+                    Some(near) => format!("did you mean `builtin:{near}`?"),
+                    None => format!("there are: {}", listed(&names)),
+                };
+                Err(Error::NoBuiltin { name: name.clone(), hint })
+            }
+        },
+        ObjectRef::File(path) => {
+            std::fs::read(path).map_err(|source| Error::ReadObject { path: path.clone(), source })
+        }
+    }
+}
+
+/// A module's name from its object's: the file's name without its extension, in letters that a name may have.
+pub(crate) fn module_name(object: &ObjectRef) -> Option<String> {
+    let stem = match object {
+        ObjectRef::Builtin(name) => name.clone(),
+        ObjectRef::File(path) => path.file_stem()?.to_string_lossy().into_owned(),
+    };
+    let mut name: String = stem
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' })
+        .skip_while(|c| !c.is_ascii_alphanumeric())
+        .collect();
+    name.truncate(63);
+    xdpchain_spec::is_name(&name).then_some(name)
+}
+
+pub(crate) fn listed<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
+    let names: Vec<_> = names.into_iter().map(|name| format!("`{}`", name.as_ref())).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_is_named_after_its_object() {
+        let name = |text: &str| module_name(&text.parse().unwrap());
+        assert_eq!(name("builtin:acl").as_deref(), Some("acl"));
+        assert_eq!(name("/opt/vendor/rate limit.v2.bpf.o").as_deref(), Some("rate-limit-v2-bpf"));
+        assert_eq!(name("./_x.o").as_deref(), Some("x"));
+        assert_eq!(name("/.o").as_deref(), Some("o"));
+        assert_eq!(name("/"), None);
+    }
+}

@@ -1,0 +1,204 @@
+//! What a command can fail with, and the exit status of each failure.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use xdpchain_compose::ComposeError;
+use xdpchain_compose::object::ObjectError;
+use xdpchain_spec::{EditError, SpecError};
+use xdpchain_state::StateError;
+
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Exit statuses, as `xdpchain --help` lists them.
+pub(crate) mod exit {
+    pub(crate) const DONE: u8 = 0;
+    pub(crate) const NOT_READY: u8 = 1;
+    pub(crate) const USAGE: u8 = 2;
+    pub(crate) const CONFIG: u8 = 3;
+    pub(crate) const PERMISSION: u8 = 4;
+    pub(crate) const FAILED: u8 = 8;
+}
+
+/// A failed command.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum Error {
+    #[error(
+        "no chains.yaml: neither `./chains.yaml` nor `/etc/xdpchain/chains.yaml` is there\n\
+         help: give the file with `-f FILE`"
+    )]
+    NoConfig,
+    #[error("cannot read `{path}`: {source}\nhelp: check the path given with `-f`, and who may read it")]
+    ReadConfig { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error("`{file}` has no chain `{chain}`\nhelp: {hint}")]
+    NoSuchChain { file: PathBuf, chain: String, hint: String },
+    #[error(
+        "no chain in `{file}` is for interface `{iface}`\n\
+         help: add it to a chain's `interfaces`, or name a chain with `--chain`; interfaces there: {interfaces}"
+    )]
+    NoChainForInterface { file: PathBuf, iface: String, interfaces: String },
+    #[error(
+        "chain `{chain}` wants engine `{engine}`, which this version does not have yet\n\
+         help: use `engine: auto` or `engine: fused`"
+    )]
+    NoEngine { chain: String, engine: &'static str },
+    #[error("no built-in object `{name}`\nhelp: {hint}")]
+    NoBuiltin { name: String, hint: String },
+    #[error(
+        "cannot read object `{path}`: {source}\nhelp: check the path; objects of this binary are `builtin:NAME`"
+    )]
+    ReadObject { path: PathBuf, source: io::Error },
+    #[error("object `{object}`: {source}")]
+    Object { object: String, source: ObjectError },
+    #[error(
+        "the object of module `{module}` (sha256 {object}…) is not stored\nhelp: `xdpchain attach` again from chains.yaml"
+    )]
+    ObjectGone { module: String, object: String },
+    #[error(
+        "slot `{slot}` runs module `{module}`, which the running generation does not know\nhelp: `xdpchain attach` again from chains.yaml"
+    )]
+    NoModule { slot: String, module: String },
+    #[error(
+        "module `{module}` imports `{import}`, and no such module runs here\n\
+         help: modules of the chain are: {running}"
+    )]
+    ImportNotRunning { module: String, import: String, running: String },
+    /// What is wrong is what `file` asks for, not how the command was called.
+    #[error("{}: {source}", file.display())]
+    InFile { file: PathBuf, source: Box<Error> },
+    #[error("no module name can be made of `{object}`\nhelp: give one with `--name`")]
+    NoName { object: String },
+    #[error(
+        "`{name}` cannot be the name of a module\n\
+         help: use up to 63 letters, digits, `-` and `_`, with a letter or digit first"
+    )]
+    BadName { name: String },
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    #[error(transparent)]
+    Compose(#[from] ComposeError),
+    #[error(
+        "`{map}` is a map of a chain, and each interface has its own\nhelp: say which with `--iface IFACE`"
+    )]
+    WhichChain { map: String },
+    #[error("the types of map `{map}` cannot be read: {problem}")]
+    MapTypes { map: String, problem: String },
+    #[error("map `{map}`, {what}: {source}")]
+    Value { map: String, what: &'static str, source: Box<StateError> },
+    #[error("map `{map}` has no entry `{key}`\nhelp: `xdpchain map show {map}` shows its first entries")]
+    NoEntry { map: String, key: String },
+    #[error(
+        "map `{map}` is full: it has room for {max_entries} entries\n\
+         help: give it a larger `max_entries` in chains.yaml, detach, and attach again; what was written before it \
+         was full stays"
+    )]
+    MapFull { map: String, max_entries: u32 },
+    #[error(
+        "`{file}` does not say whether it is CSV or JSON lines\nhelp: name it .csv or .jsonl, or use `--format`"
+    )]
+    RowFormat { file: PathBuf },
+    #[error("cannot read `{file}`: {source}\nhelp: check the path, and who may read it")]
+    ReadRows { file: PathBuf, source: io::Error },
+    #[error("cannot write `{file}`: {source}\nhelp: check the path, and the space that is left")]
+    WriteRows { file: PathBuf, source: io::Error },
+    /// Nothing has been written.
+    #[error("{}: {source}", file.display())]
+    Rows { file: PathBuf, source: Box<StateError> },
+    #[error("map `{map}` has a value for each CPU, which cannot be added up\nhelp: use `--format jsonl`")]
+    NoSum { map: String },
+    #[error("{}", with_help(.0))]
+    Host(Box<xdpchain_host::Error>),
+    #[error("cannot write the output: {0}\nhelp: check what stdout is connected to")]
+    Output(io::Error),
+    #[error("cannot print as {format}: {reason}\nhelp: try another format with `-o`")]
+    Format { format: &'static str, reason: String },
+}
+
+/// A failure inside a change is the command's own when a closure of the command failed.
+impl From<xdpchain_host::Error> for Error {
+    fn from(error: xdpchain_host::Error) -> Self {
+        use xdpchain_host::Error as Host;
+        match error {
+            Host::Edit(inner) | Host::Compose(inner) if inner.is::<Error>() => {
+                match inner.downcast::<Error>() {
+                    Ok(own) => *own,
+                    Err(inner) => Self::Host(Box::new(Host::Compose(inner))),
+                }
+            }
+            other => Self::Host(Box::new(other)),
+        }
+    }
+}
+
+/// Not every failure of the kernel has a next step of its own.
+fn with_help(error: &xdpchain_host::Error) -> String {
+    let text = error.to_string();
+    if text.lines().any(|line| line.starts_with("help: ")) {
+        text
+    } else {
+        text + "\nhelp: nothing was changed; run it again with `-vv` to see each step"
+    }
+}
+
+impl Error {
+    /// The same failure, found in what `file` asks for.
+    pub(crate) fn in_file(self, file: &Path) -> Self {
+        match self {
+            Self::Object { .. }
+            | Self::NoBuiltin { .. }
+            | Self::ReadObject { .. }
+            | Self::ImportNotRunning { .. }
+            | Self::Compose(_) => Self::InFile { file: file.to_owned(), source: Box::new(self) },
+            other => other,
+        }
+    }
+
+    pub(crate) fn exit_status(&self) -> u8 {
+        match self {
+            Self::Host(error) => match error.class().code() {
+                0 => exit::FAILED,
+                code => code,
+            },
+            Self::NoConfig | Self::Spec(_) | Self::NoEngine { .. } => exit::CONFIG,
+            Self::InFile { source, .. } => match source.exit_status() {
+                exit::USAGE => exit::CONFIG,
+                other => other,
+            },
+            Self::ReadConfig { source, .. } if denied(source) => exit::PERMISSION,
+            Self::ReadObject { source, .. } if denied(source) => exit::PERMISSION,
+            Self::ReadRows { source, .. } | Self::WriteRows { source, .. } if denied(source) => {
+                exit::PERMISSION
+            }
+            Self::ReadRows { .. } => exit::USAGE,
+            Self::MapFull { .. } | Self::MapTypes { .. } | Self::WriteRows { .. } => exit::FAILED,
+            Self::ReadConfig { .. } => exit::CONFIG,
+            Self::NoSuchChain { .. }
+            | Self::NoChainForInterface { .. }
+            | Self::NoBuiltin { .. }
+            | Self::ReadObject { .. }
+            | Self::Object { .. }
+            | Self::NoName { .. }
+            | Self::BadName { .. }
+            | Self::ImportNotRunning { .. }
+            | Self::WhichChain { .. }
+            | Self::Value { .. }
+            | Self::RowFormat { .. }
+            | Self::Rows { .. }
+            | Self::NoSum { .. }
+            | Self::Edit(_)
+            | Self::Compose(_) => exit::USAGE,
+            Self::NoEntry { .. }
+            | Self::NoModule { .. }
+            | Self::ObjectGone { .. }
+            | Self::Output(_)
+            | Self::Format { .. } => exit::NOT_READY,
+        }
+    }
+}
+
+fn denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
