@@ -20,6 +20,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("pkg-config", "libxdp"),
     ("iproute2", "network namespaces"),
     ("ethtool", "offloads of test interfaces"),
+    ("libxdp1", "XDP objects of other authors, to compose"),
     ("tshark", "an independent judge of packets"),
     ("bpftool", "an independent judge of what is loaded"),
     ("python3-scapy", "an independent writer of packets"),

@@ -1,0 +1,195 @@
+//! Composed images in the kernel: they load, and mean what their modules mean alone.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use xdpchain_compose::object::Object;
+use xdpchain_compose::{Chain, EXIT_COLUMNS, EXIT_MAP, Image, Module, Slot, fused};
+use xdpchain_host::load::{Loaded, load};
+use xdpchain_host::sys::{self, MapFd, TestRun};
+use xdpchain_spec::{ChainDefault, ModuleSpec, ObjectRef, Place, SlotSpec, Verdict, VerdictSet};
+
+const OBJECTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../chain/compose/tests/fixtures/objects");
+
+/// A packet of zeros is a frame of no known protocol; these are a UDP one and one of the least size.
+fn packets() -> Vec<Vec<u8>> {
+    let mut udp = vec![
+        2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00, 0x45, 0, 0, 46, 0, 1, 0, 0, 64, 17, 0, 0, 192, 0, 2,
+        1, 192, 0, 2, 2, 0x30, 0x39, 0x08, 0x68, 0, 26, 0, 0,
+    ];
+    udp.resize(60, 0xa5);
+    vec![vec![0; 14], vec![0xff; 64], udp]
+}
+
+fn spec(program: Option<&str>) -> ModuleSpec {
+    let mut spec = ModuleSpec::new(ObjectRef::File("test.o".into()));
+    spec.program = program.map(str::to_owned);
+    spec
+}
+
+/// A chain of modules, each an object and the name of its program.
+struct Build {
+    modules: Vec<(String, Object, ModuleSpec)>,
+    slots: Vec<SlotSpec>,
+    default: ChainDefault,
+}
+
+impl Build {
+    fn new() -> Self {
+        Self { modules: Vec::new(), slots: Vec::new(), default: ChainDefault::Keep }
+    }
+
+    fn slot(
+        mut self,
+        name: &str,
+        object: &[u8],
+        program: Option<&str>,
+        set: impl FnOnce(&mut SlotSpec),
+    ) -> Self {
+        let object = Object::parse(object).unwrap();
+        let mut slot = SlotSpec::new(name);
+        set(&mut slot);
+        self.modules.push((name.to_owned(), object, spec(program)));
+        self.slots.push(slot);
+        self
+    }
+
+    fn image(&self) -> Image {
+        let modules = self
+            .modules
+            .iter()
+            .map(|(name, object, spec)| Module { name, object, spec, digest: "00000000" })
+            .collect();
+        let slots = self.slots.iter().enumerate().map(|(i, spec)| Slot { spec, row: i as u32 }).collect();
+        fused::compose(&Chain { name: "test", default: self.default, modules, slots }).unwrap()
+    }
+
+    fn load(&self) -> (Image, Loaded) {
+        let image = self.image();
+        match load(&image, &mut |_| Ok(None)) {
+            Ok(loaded) => {
+                assert_ne!(loaded.info.btf_id, 0, "the kernel took the program without its BTF");
+                (image, loaded)
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn fixture(name: &str) -> Vec<u8> {
+    std::fs::read(Path::new(OBJECTS).join(name)).unwrap()
+}
+
+fn run(loaded: &Loaded, packet: &[u8]) -> (u32, Vec<u8>) {
+    let run = TestRun { packet, ..TestRun::default() };
+    let result = sys::prog_test_run(loaded.program.as_fd(), &run).unwrap();
+    (result.verdict, result.packet)
+}
+
+/// Packets counted in the exit counters, by (row, column).
+fn exits(image: &Image, loaded: &Loaded) -> BTreeMap<(u32, u32), u64> {
+    let index = image.maps.iter().position(|m| m.def.name == EXIT_MAP).unwrap();
+    let def = &image.maps[index].def;
+    let map = MapFd::new(loaded.maps[index].fd.try_clone().unwrap()).unwrap();
+    let count = |key: u32| {
+        let value = sys::map_lookup(&map, &key.to_ne_bytes()).unwrap().unwrap();
+        let packets = |cpu: &[u8]| u64::from_ne_bytes(cpu[..8].try_into().unwrap());
+        value.chunks_exact(def.value_size as usize).map(packets).sum::<u64>()
+    };
+    (0..def.max_entries)
+        .map(|key| ((key / EXIT_COLUMNS, key % EXIT_COLUMNS), count(key)))
+        .filter(|(_, packets)| *packets != 0)
+        .collect()
+}
+
+#[test]
+fn a_module_between_others_does_what_it_does_alone() {
+    let (features, legacy) = (fixture("features.o"), fixture("legacy.o"));
+    let (_, alone) = Build::new().slot("m", &features, None, |_| ()).load();
+    let (_, between) = Build::new()
+        .slot("before", &legacy, None, |_| ())
+        .slot("m", &features, None, |s| s.proceed_on = Some(VerdictSet::only(Verdict::Pass)))
+        .slot("after", &legacy, None, |_| ())
+        .load();
+    for packet in packets() {
+        assert_eq!(run(&alone, &packet), run(&between, &packet));
+    }
+}
+
+#[test]
+fn every_installed_xdp_object_means_the_same_alone_and_in_a_chain() {
+    let folder = format!("/usr/lib/{}-linux-gnu/bpf", std::env::consts::ARCH);
+    let mut tried = 0;
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let Ok(bytes) = std::fs::read(&path) else { continue };
+        let object = Object::parse(&bytes).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let Ok(program) = object.xdp_program(None) else { continue };
+        // What cannot run outside a dispatcher (it is a `freplace` target) is no module.
+        if !name.starts_with("xdpfilt") {
+            continue;
+        }
+        let program = program.name.clone();
+        let pass = fixture("several.o");
+        let (_, alone) = Build::new().slot("m", &bytes, Some(&program), |_| ()).load();
+        let (_, between) = Build::new()
+            .slot("before", &pass, Some("first"), |_| ())
+            .slot("m", &bytes, Some(&program), |s| s.proceed_on = Some(VerdictSet::only(Verdict::Pass)))
+            .slot("after", &pass, Some("first"), |_| ())
+            .load();
+        for packet in packets() {
+            assert_eq!(run(&alone, &packet), run(&between, &packet), "{name}");
+        }
+        tried += 1;
+    }
+    assert!(tried > 0, "no object found; `cargo xtask setup` installs libxdp1, which has some");
+}
+
+#[test]
+fn a_packet_is_counted_once_where_its_chain_ended() {
+    let several = fixture("several.o");
+    let build = Build::new()
+        .slot("pass", &several, Some("first"), |_| ())
+        .slot("watch", &several, Some("second"), |s| s.observer = true)
+        .slot("drop", &several, Some("second"), |_| ())
+        .slot("never", &several, Some("first"), |_| ())
+        .slot("exit", &several, Some("first"), |s| (s.observer, s.at) = (true, Place::Exit));
+    let (image, loaded) = build.load();
+    for packet in packets() {
+        assert_eq!(run(&loaded, &packet), (Verdict::Drop as u32, packet));
+    }
+    assert_eq!(exits(&image, &loaded), BTreeMap::from([((2, Verdict::Drop as u32), 3)]));
+}
+
+#[test]
+fn a_slot_that_never_proceeds_may_have_others_behind_it() {
+    let several = fixture("several.o");
+    let build = Build::new()
+        .slot("end", &several, Some("first"), |s| s.proceed_on = Some(VerdictSet::EMPTY))
+        .slot("dead", &several, Some("second"), |_| ());
+    let (image, loaded) = build.load();
+    assert_eq!(run(&loaded, &[0; 64]).0, Verdict::Pass as u32);
+    assert_eq!(exits(&image, &loaded), BTreeMap::from([((0, Verdict::Pass as u32), 1)]));
+}
+
+#[test]
+fn the_default_is_the_verdict_of_a_chain_that_proceeded() {
+    let several = fixture("several.o");
+    for (default, verdict) in [
+        (ChainDefault::Keep, Verdict::Drop),
+        (ChainDefault::Pass, Verdict::Pass),
+        (ChainDefault::Drop, Verdict::Drop),
+    ] {
+        let mut build = Build::new().slot("a", &several, Some("first"), |_| ()).slot(
+            "b",
+            &several,
+            Some("second"),
+            |s| s.proceed_on = Some(VerdictSet::only(Verdict::Drop)),
+        );
+        build.default = default;
+        let (_, loaded) = build.load();
+        assert_eq!(run(&loaded, &[0; 64]).0, verdict as u32);
+    }
+}
