@@ -4,7 +4,7 @@
 //! loader is to fill in, members out of order, kinds that an older kernel does not know. Ids never change
 //! here; a type that cannot be kept becomes an integer of one octet.
 
-use super::types::{EnumValue, Linkage, Name, Type, encoding};
+use super::types::{Composite, EnumValue, Linkage, Name, Type, encoding};
 use super::{Btf, Kind, TypeId};
 
 /// Longest name that every kernel takes: `KSYM_NAME_LEN` was 128 with the NUL before Linux 6.1.
@@ -98,6 +98,31 @@ impl Btf {
             });
         }
         self.types.extend(added);
+        self.drop_tags_of_nothing();
+    }
+
+    /// Replaces tags on members that are not there (any more).
+    fn drop_tags_of_nothing(&mut self) {
+        let parts: Vec<usize> = self.types.iter().map(|ty| self.taggable_parts(ty)).collect();
+        for ty in &mut self.types {
+            let Type::DeclTag { name, ty: to, component, .. } = ty else { continue };
+            let parts = parts.get((*to as usize).wrapping_sub(1)).copied().unwrap_or(0);
+            if usize::try_from(*component).is_ok_and(|component| component >= parts) {
+                *ty = placeholder(name);
+            }
+        }
+    }
+
+    /// How many members or parameters a tag may be on.
+    fn taggable_parts(&self, ty: &Type) -> usize {
+        match ty {
+            Type::Struct(c) | Type::Union(c) => c.members.len(),
+            Type::Func { proto, .. } => match self.get(*proto) {
+                Some(Type::FuncProto { params, .. }) => params.len(),
+                _ => 0,
+            },
+            _ => 0,
+        }
     }
 
     /// Replaces kinds that the kernel does not know by ones of the same size that it does.
@@ -105,7 +130,7 @@ impl Btf {
         for ty in &mut self.types {
             match ty {
                 Type::Float { size, .. } if !features.float => {
-                    *ty = Type::Struct(super::Composite { size: *size, ..Default::default() });
+                    *ty = Type::Struct(Composite { size: *size, ..Default::default() });
                 }
                 Type::DeclTag { name, .. } if !features.decl_tag => *ty = placeholder(name),
                 Type::TypeTag { to, .. } if !features.type_tag => *ty = Type::Const { to: *to },
@@ -130,20 +155,8 @@ impl Btf {
 
 fn sanitize_type(ty: &mut Type, facts: &Facts, mut stand_in: impl FnMut() -> TypeId) {
     match ty {
-        Type::Struct(c) | Type::Union(c) => {
-            optional(&mut c.name);
-            c.members.iter_mut().for_each(|m| optional(&mut m.name));
-            // btf_struct_check_meta wants ascending offsets; Rust writes members in source order.
-            c.members.sort_by_key(|m| m.bit_offset);
-            let bits = u64::from(c.size) * 8;
-            c.members.retain(|m| {
-                let size = match m.bit_size {
-                    0 => facts.size(m.ty).map(|size| u64::from(size) * 8),
-                    bits => Some(u64::from(bits)),
-                };
-                size.is_some_and(|size| u64::from(m.bit_offset) + size <= bits)
-            });
-        }
+        Type::Struct(c) => sanitize_composite(c, false, facts),
+        Type::Union(c) => sanitize_composite(c, true, facts),
         Type::Enum(e) | Type::Enum64(e) => {
             optional(&mut e.name);
             e.values.iter_mut().for_each(|EnumValue { name, .. }| required(name, "value"));
@@ -235,6 +248,20 @@ fn sanitize_type(ty: &mut Type, facts: &Facts, mut stand_in: impl FnMut() -> Typ
         | Type::Restrict { .. }
         | Type::Float { .. } => {}
     }
+}
+
+/// Drops members that the kernel refuses; a program's own view of its types does not come from here.
+fn sanitize_composite(c: &mut Composite, union: bool, facts: &Facts) {
+    optional(&mut c.name);
+    c.members.iter_mut().for_each(|m| optional(&mut m.name));
+    // btf_struct_check_meta wants ascending offsets; Rust writes members in source order.
+    c.members.sort_by_key(|m| m.bit_offset);
+    let bits = u64::from(c.size) * 8;
+    c.members.retain(|m| {
+        let Some(size) = facts.size(m.ty) else { return false };
+        let size = if m.bit_size == 0 { u64::from(size) * 8 } else { u64::from(m.bit_size) };
+        u64::from(m.bit_offset) + size <= bits && !(union && m.bit_offset != 0)
+    });
 }
 
 /// Makes a name that may be empty an identifier.
