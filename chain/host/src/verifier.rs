@@ -90,13 +90,13 @@ impl Refusal {
         let lines: Vec<&str> = log.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
         let messages = messages(&lines);
         let (message, cause) = message(&messages, &error);
-        let insn = message
-            .as_deref()
-            .and_then(insn_in_message)
-            .or_else(|| lines.iter().rev().find_map(|line| insn_of_line(line)));
-        let source = insn
-            .and_then(|insn| line_of(image, program, insn))
-            .or_else(|| lines.iter().rev().find_map(|line| source_of_line(line)));
+        // What is about the whole program is not the fault of the instruction that happened to be looked at last.
+        let whole = message.as_deref().is_some_and(|m| m.starts_with("combined stack size"));
+        let last = lines.iter().rev().find_map(|line| insn_of_line(line)).filter(|_| !whole);
+        let insn = message.as_deref().and_then(insn_in_message).or(last);
+        let source = insn.and_then(|insn| {
+            line_of(image, program, insn).or_else(|| lines.iter().rev().find_map(|line| source_of_line(line)))
+        });
         Self {
             program: program.name.clone(),
             error,
@@ -194,6 +194,11 @@ fn messages<'a>(lines: &[&'a str]) -> Vec<&'a str> {
             "callee:",
             "returning from",
             "number of ",
+            "cur state:",
+            "old state:",
+            "SCC ",
+            "(",
+            "Live regs",
         ];
         state || starts.iter().any(|start| line.starts_with(start))
     };
@@ -312,3 +317,6 @@ const CAUSES: &[(&[&str], &str)] = &[
     ),
     (&["Device-bound", "dev-bound"], "the program uses device metadata, and must be bound to one device"),
 ];
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use xdpchain_compose::Insn;
 
 use super::{address, address_mut, attr, bpf, bpf_fd, by_id, name_text, object_info, object_name};
 
-/// First and largest size of a log buffer. A log that is larger still is cut by the kernel, which keeps the end since 6.4.
+/// First and largest size of a log buffer. A log that is larger still is shown as far as it goes.
 const LOG_SIZES: [usize; 4] = [64 << 10, 1 << 20, 8 << 20, 64 << 20];
 
 /// Loads raw BTF.
@@ -104,10 +104,12 @@ fn with_log(load: impl Fn(&mut [u8]) -> io::Result<OwnedFd>) -> Result<OwnedFd, 
             Err(e) => {
                 let full = e.raw_os_error() == Some(libc::ENOSPC);
                 let end = log.iter().position(|b| *b == 0).unwrap_or(log.len());
+                let text = String::from_utf8_lossy(&log[..end]).into_owned();
+                // A kernel since 6.4 keeps the end of a log that is too long, and nobody reads the rest.
+                let whole = !full || text.contains("\nprocessed ");
                 // With a full buffer the kernel's answer is about the buffer, and the first one is about the program.
-                let error = if full { last.0 } else { e };
-                last = (error, String::from_utf8_lossy(&log[..end]).into_owned());
-                if !full {
+                last = (if full { last.0 } else { e }, text);
+                if whole {
                     break;
                 }
             }
