@@ -46,9 +46,7 @@ pub(crate) fn attach(program: BorrowedFd<'_>, interface: &Interface, mode: Mode)
 
 /// What a refused link means.
 fn failure(interface: &Interface, mode: AttachMode, error: io::Error) -> Error {
-    // The command to detach a link came with XDP links; on a kernel that has it, a bad descriptor is all that is wrong.
-    let links = sys::has_link_detach();
-    match link_error(interface, mode, error, links) {
+    match link_error(interface, mode, error, sys::has_xdp_links()) {
         // Somebody was faster than we looked.
         Error::Foreign { .. } => match Interface::by_name(&interface.name) {
             Ok(now) if !now.programs.is_empty() => foreign(&now, now.programs[0].id, now.programs[0].place),

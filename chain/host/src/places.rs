@@ -259,8 +259,8 @@ fn ensure_bpffs(host: &HostRoot, mount: &Path, run: &Path) -> Result<bool> {
         });
     }
     // Two commands at once would mount two, one over the other.
-    let guard = fs::create_dir_all(run).and_then(|()| File::open(run));
-    if let Ok(guard) = &guard {
+    let guard = run.ancestors().find_map(|directory| File::open(directory).ok());
+    if let Some(guard) = &guard {
         sys::lock_exclusive(guard).map_err(Error::io("lock", run))?;
     }
     if is_bpffs() {

@@ -4,7 +4,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use aya_obj::generated::{BPF_F_REPLACE, bpf_attach_type, bpf_cmd, bpf_link_info, bpf_link_type};
+use aya_obj::generated::{BPF_F_REPLACE, bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type};
 
 use super::{attr, bpf, bpf_fd, by_id, object_info};
 
@@ -45,11 +45,18 @@ pub fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr).map(drop)
 }
 
-/// Whether the kernel has the command to detach links, which came together with XDP links.
-pub fn has_link_detach() -> bool {
-    let mut attr = attr();
-    attr.link_detach.link_fd = u32::MAX;
-    bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr).is_err_and(|e| e.raw_os_error() == Some(libc::EBADF))
+/// Whether the kernel can attach XDP programs by links: links came with 5.7, XDP links with 5.9, together with the command
+/// to detach any link.
+pub fn has_xdp_links() -> bool {
+    // A bad descriptor is all that is wrong with these, for a kernel that has the command.
+    let known =
+        |cmd, attr: &mut bpf_attr| bpf(cmd, attr).is_err_and(|e| e.raw_os_error() == Some(libc::EBADF));
+    let mut create = attr();
+    create.link_create.__bindgen_anon_1.prog_fd = u32::MAX;
+    create.link_create.attach_type = bpf_attach_type::BPF_XDP as u32;
+    let mut detach = attr();
+    detach.link_detach.link_fd = u32::MAX;
+    known(bpf_cmd::BPF_LINK_CREATE, &mut create) && known(bpf_cmd::BPF_LINK_DETACH, &mut detach)
 }
 
 /// What the kernel says about a link.

@@ -18,7 +18,7 @@ use std::path::Path;
 use aya_obj::generated::{bpf_attr, bpf_cmd};
 
 pub use link::{
-    LinkInfo, LinkKind, has_link_detach, link_by_id, link_create_xdp, link_detach, link_info, link_update,
+    LinkInfo, LinkKind, has_xdp_links, link_by_id, link_create_xdp, link_detach, link_info, link_update,
     next_link_id,
 };
 pub use map::{
