@@ -177,6 +177,19 @@ impl Btf {
         self.interned.offset(&Name::from(text))
     }
 
+    /// Makes [`Btf::to_bytes`] keep the string section that this was parsed from, so that offsets into it, as records of
+    /// `.BTF.ext` have them, stay valid when types are changed. What was interned before is forgotten.
+    pub fn keep_strings(&mut self) {
+        self.interned = Interned { bytes: self.source.to_vec(), offsets: HashMap::new() };
+        let mut offset = 0;
+        for text in self.source.split(|b| *b == 0) {
+            if let (Ok(text), false) = (std::str::from_utf8(text), text.is_empty()) {
+                self.interned.offsets.entry(Name::from(text)).or_insert(offset);
+            }
+            offset += text.len() as u32 + 1;
+        }
+    }
+
     /// As [`Btf::intern`], sharing the text.
     fn intern_name(&mut self, name: &Name) -> u32 {
         self.interned.offset(name)

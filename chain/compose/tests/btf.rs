@@ -221,6 +221,30 @@ fn names_and_order_are_made_what_the_kernel_takes() {
 }
 
 #[test]
+fn a_section_that_is_a_map_value_stays_one() {
+    let mut btf = Btf::new();
+    let section = btf.push(Type::DataSec { name: ".bss".into(), size: 64, vars: vec![] });
+    btf.sanitize();
+    let Some(Type::DataSec { size: 64, vars, .. }) = btf.get(section) else { panic!("a section") };
+    assert_eq!((vars.len(), btf.size_of(vars[0].ty)), (1, Some(1)));
+}
+
+#[test]
+fn strings_keep_their_offsets_when_types_change() {
+    let mut merged = sample();
+    let offset = merged.intern("a line of source");
+    let written = merged.to_bytes();
+    let mut again = Btf::parse(&written).unwrap();
+    again.keep_strings();
+    again.push(Type::Typedef { name: "one_more".into(), to: 0 });
+    again.lower_for(Features::default());
+    let lowered = Btf::parse(&again.to_bytes()).unwrap();
+    assert_eq!(lowered.source_string(offset).unwrap(), "a line of source");
+    assert_eq!(lowered, again);
+    assert!(again.to_bytes().len() < written.len() + 32);
+}
+
+#[test]
 fn old_kernels_get_older_kinds_of_the_same_size() {
     let mut btf = Btf::new();
     let float = btf.push(Type::Float { name: "double".into(), size: 8 });

@@ -4,7 +4,7 @@
 //! loader is to fill in, members out of order, kinds that an older kernel does not know. Ids never change
 //! here; a type that cannot be kept becomes an integer of one octet.
 
-use super::types::{Composite, EnumValue, Linkage, Name, Type, encoding};
+use super::types::{Composite, EnumValue, Linkage, Name, SecVar, Type, encoding};
 use super::{Btf, Kind, TypeId};
 
 /// Longest name that every kernel takes: `KSYM_NAME_LEN` was 128 with the NUL before Linux 6.1.
@@ -79,25 +79,17 @@ impl Btf {
     }
 
     /// Changes what kernels since 5.10 refuse. Sections have to be filled in before, see [`Btf::fix_datasec`];
-    /// one that is not, or that has no variables, becomes a placeholder.
+    /// one that is not becomes a placeholder.
     pub fn sanitize(&mut self) {
         let facts = Facts {
             kinds: self.types.iter().map(Type::kind).collect(),
             sizes: (1..=self.len()).map(|id| self.size_of(id)).collect(),
         };
-        // `void` variables and parameters are refused; this stands in for their type.
-        let mut stand_in = None;
-        let mut added = Vec::new();
-        let next = self.len() + 1;
+        let mut fillers = Fillers { next: self.len() + 1, octet: None, variable: None, types: Vec::new() };
         for ty in &mut self.types {
-            sanitize_type(ty, &facts, || {
-                *stand_in.get_or_insert_with(|| {
-                    added.push(placeholder("u8"));
-                    next
-                })
-            });
+            sanitize_type(ty, &facts, &mut fillers);
         }
-        self.types.extend(added);
+        self.types.extend(fillers.types);
         self.drop_tags_of_nothing();
     }
 
@@ -153,7 +145,41 @@ impl Btf {
     }
 }
 
-fn sanitize_type(ty: &mut Type, facts: &Facts, mut stand_in: impl FnMut() -> TypeId) {
+/// Types that are added where the kernel wants one and there is none.
+struct Fillers {
+    /// Id of the next that is added.
+    next: TypeId,
+    octet: Option<TypeId>,
+    variable: Option<TypeId>,
+    types: Vec<Type>,
+}
+
+impl Fillers {
+    fn add(&mut self, ty: Type) -> TypeId {
+        self.types.push(ty);
+        self.next += 1;
+        self.next - 1
+    }
+
+    /// An integer of one octet.
+    fn octet(&mut self) -> TypeId {
+        let id = self.octet.unwrap_or_else(|| self.add(placeholder("u8")));
+        *self.octet.insert(id)
+    }
+
+    /// A variable of one octet.
+    fn variable(&mut self) -> TypeId {
+        if let Some(id) = self.variable {
+            return id;
+        }
+        let ty = self.octet();
+        let variable = Type::Var { name: Name::from("filler"), ty, linkage: Linkage::Static };
+        let id = self.add(variable);
+        *self.variable.insert(id)
+    }
+}
+
+fn sanitize_type(ty: &mut Type, facts: &Facts, fillers: &mut Fillers) {
     match ty {
         Type::Struct(c) => sanitize_composite(c, false, facts),
         Type::Union(c) => sanitize_composite(c, true, facts),
@@ -189,7 +215,7 @@ fn sanitize_type(ty: &mut Type, facts: &Facts, mut stand_in: impl FnMut() -> Typ
                     continue;
                 }
                 if param.ty == 0 {
-                    param.ty = stand_in();
+                    param.ty = fillers.octet();
                 }
                 optional(&mut param.name);
                 // btf_func_check wants every parameter of a function named.
@@ -201,7 +227,7 @@ fn sanitize_type(ty: &mut Type, facts: &Facts, mut stand_in: impl FnMut() -> Typ
         Type::Var { name, ty, linkage } => {
             required(name, "variable");
             if facts.size(*ty).is_none() {
-                *ty = stand_in();
+                *ty = fillers.octet();
             }
             if !matches!(linkage, Linkage::Static | Linkage::Global) {
                 *linkage = Linkage::Global;
@@ -223,8 +249,11 @@ fn sanitize_type(ty: &mut Type, facts: &Facts, mut stand_in: impl FnMut() -> Typ
                 }
                 keep
             });
-            if vars.is_empty() {
-                *ty = placeholder(name);
+            match (vars.is_empty(), size) {
+                (false, _) => {}
+                // A map's value may be the section, and kernels before 5.12 refuse one without variables.
+                (true, 1..) => vars.push(SecVar { ty: fillers.variable(), offset: 0, size: 1 }),
+                (true, 0) => *ty = placeholder(name),
             }
         }
         Type::DeclTag { name, ty: to, component, attribute } => {
