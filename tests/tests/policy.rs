@@ -1,0 +1,322 @@
+//! The access list against a model, and what vectors cannot say about steering: where flows spread, and random numbers.
+#![forbid(unsafe_code)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, Ipv6Addr},
+};
+
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues},
+    programs::{TestRun as _, TestRunOptions, Xdp},
+    util::nr_cpus,
+};
+use xdpchain_abi::{ACL_RULES, AclRule, CONTEXT_MAP, acl_action, acl_flags, direction};
+use xdpchain_tests::{Netns, cli::objects, veth};
+use xdpchain_wire::{checksum::Sum, ipv4};
+
+/// Verdicts, as the kernel numbers them.
+const DROP: u32 = 1;
+const PASS: u32 = 2;
+/// The customer of every packet here.
+const CUSTOMER: u32 = 7;
+
+fn load(package: &str) -> Ebpf {
+    let object = objects().join(format!("{package}.o"));
+    let mut ebpf = EbpfLoader::new()
+        .load_file(&object)
+        .unwrap_or_else(|e| panic!("`{}`: {e}\nhelp: cargo xtask build", object.display()));
+    // An uplink packet of the customer, on whichever CPU it comes.
+    let mut context = [0u8; 32];
+    context[..4].copy_from_slice(&CUSTOMER.to_ne_bytes());
+    context[16] = direction::UPLINK;
+    let mut map: PerCpuArray<_, [u8; 32]> = ebpf.map_mut(CONTEXT_MAP).unwrap().try_into().unwrap();
+    map.set(0, PerCpuValues::try_from(vec![context; nr_cpus().unwrap()]).unwrap(), 0).unwrap();
+    program(&mut ebpf, package).load().unwrap();
+    ebpf
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, package: &str) -> &'a mut Xdp {
+    ebpf.program_mut(&package.replace('-', "_")).unwrap().try_into().unwrap()
+}
+
+/// The program's verdict on `frame`, and the frame as it left it.
+fn send(ebpf: &mut Ebpf, package: &str, frame: &[u8]) -> (u32, Vec<u8>) {
+    let mut output = vec![0; 4096];
+    let options =
+        TestRunOptions { data_in: Some(frame), data_out: Some(&mut output), ..TestRunOptions::new() };
+    let result = program(ebpf, package).test_run(options).unwrap();
+    output.truncate(result.data_size_out as usize);
+    (result.return_value, output)
+}
+
+fn hash<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &str) -> HashMap<MapData, K, V> {
+    ebpf.take_map(name).unwrap().try_into().unwrap()
+}
+
+/// A generator of numbers that are the same in each run (splitmix64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ x >> 31
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    /// One of few addresses, close to each other, so that prefixes of all lengths match now and then.
+    fn address(&mut self) -> Ipv6Addr {
+        let low = self.below(8);
+        if self.below(2) == 0 {
+            let [.., a, b] = (low as u16).to_be_bytes();
+            Ipv4Addr::new(10, 45, a, b).to_ipv6_mapped()
+        } else {
+            Ipv6Addr::from(0x2001_0db8_u128 << 96 | (self.below(4) as u128) << 62 | low as u128)
+        }
+    }
+
+    fn port(&mut self) -> u16 {
+        [0, 7, 53, 443, 40_000, 65_535][self.below(6) as usize]
+    }
+
+    fn rule(&mut self) -> AclRule {
+        let mut rule = AclRule {
+            customer: CUSTOMER + self.below(3) as u32 / 2,
+            src_port: [self.port(), self.port()],
+            dst_port: [self.port(), self.port()],
+            src_len: self.below(129) as u8,
+            dst_len: [0, 96, 120, 126, 127, 128, 64, 65][self.below(8) as usize],
+            protocol: [6, 17][self.below(2) as usize],
+            action: self.below(2) as u8,
+            flags: if self.below(8) == 0 { 0 } else { acl_flags::ENABLED | self.below(32) as u32 },
+            ..AclRule::default()
+        };
+        rule.src.octets = self.address().octets();
+        rule.dst.octets = self.address().octets();
+        rule
+    }
+}
+
+/// A packet as far as rules look.
+#[derive(Clone, Copy, Debug)]
+struct Subject {
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    ports: [u16; 2],
+}
+
+impl Subject {
+    /// UDP from address to address, of the source's family.
+    fn random(numbers: &mut Numbers) -> Self {
+        let source = numbers.address();
+        let destination = loop {
+            let address = numbers.address();
+            if address.to_ipv4_mapped().is_some() == source.to_ipv4_mapped().is_some() {
+                break address;
+            }
+        };
+        Self { source, destination, ports: [numbers.port(), numbers.port()] }
+    }
+
+    fn frame(&self) -> Vec<u8> {
+        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+        if let (Some(source), Some(destination)) =
+            (self.source.to_ipv4_mapped(), self.destination.to_ipv4_mapped())
+        {
+            frame.extend([0x08, 0x00]);
+            frame.extend([0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0]);
+            frame.extend(source.octets());
+            frame.extend(destination.octets());
+            let sum = Sum::new().slice(&frame[14..34]).checksum();
+            frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        } else {
+            frame.extend([0x86, 0xdd]);
+            frame.extend([0x60, 0, 0, 0, 0, 8, 17, 64]);
+            frame.extend(self.source.octets());
+            frame.extend(self.destination.octets());
+        }
+        for port in self.ports {
+            frame.extend(port.to_be_bytes());
+        }
+        frame.extend([0, 8, 0, 0]);
+        frame
+    }
+
+    /// What a rule means, in the words of `xdpchain-abi`.
+    fn matches(&self, rule: &AclRule) -> bool {
+        let asks = |flag| rule.flags & flag != 0;
+        let within = |address: Ipv6Addr, prefix: [u8; 16], len: u8| {
+            let differ = u128::from(address) ^ u128::from_be_bytes(prefix);
+            len == 0 || differ >> (128 - len as u32) == 0
+        };
+        asks(acl_flags::ENABLED)
+            && within(self.source, rule.src.octets, rule.src_len)
+            && within(self.destination, rule.dst.octets, rule.dst_len)
+            && (!asks(acl_flags::CUSTOMER) || rule.customer == CUSTOMER)
+            && (!asks(acl_flags::PROTOCOL) || rule.protocol == 17)
+            && (!asks(acl_flags::SRC_PORT) || (rule.src_port[0]..=rule.src_port[1]).contains(&self.ports[0]))
+            && (!asks(acl_flags::DST_PORT) || (rule.dst_port[0]..=rule.dst_port[1]).contains(&self.ports[1]))
+    }
+}
+
+fn octets(rule: &AclRule) -> [u8; 56] {
+    let mut octets = Vec::from(rule.src.octets);
+    octets.extend(rule.dst.octets);
+    octets.extend(rule.customer.to_ne_bytes());
+    for port in [rule.src_port, rule.dst_port].concat() {
+        octets.extend(port.to_ne_bytes());
+    }
+    octets.extend([rule.src_len, rule.dst_len, rule.protocol, rule.action]);
+    octets.extend(rule.flags.to_ne_bytes());
+    octets.extend([0; 4]);
+    octets.try_into().unwrap()
+}
+
+fn set_rules(ebpf: &mut Ebpf, rules: &[AclRule], default_action: u8) {
+    let mut map: Array<_, [u8; 56]> = ebpf.map_mut("rules").unwrap().try_into().unwrap();
+    for (i, rule) in rules.iter().enumerate() {
+        map.set(i as u32, octets(rule), 0).unwrap();
+    }
+    let mut config = [0; 8];
+    config[..4].copy_from_slice(&(rules.len() as u32).to_ne_bytes());
+    config[4] = default_action;
+    let mut map: Array<_, [u8; 8]> = ebpf.map_mut("config").unwrap().try_into().unwrap();
+    map.set(0, config, 0).unwrap();
+}
+
+fn hits(ebpf: &Ebpf) -> Vec<u64> {
+    let map: PerCpuArray<_, u64> = ebpf.map("hits").unwrap().try_into().unwrap();
+    map.iter().map(|values| values.unwrap().iter().sum()).collect()
+}
+
+#[test]
+fn the_access_list_decides_as_its_rules_read() {
+    let mut ebpf = load("acl");
+    let mut numbers = Numbers(1);
+    let mut expected_hits = vec![0; ACL_RULES as usize];
+    let mut by_rule = 0;
+    for round in 0..24 {
+        // Short lists, where much falls through, and long ones, where the first matches hide the rest.
+        let rules: Vec<_> = (0..1 << (round % 8)).map(|_| numbers.rule()).collect();
+        let default_action = (round % 2) as u8;
+        set_rules(&mut ebpf, &rules, default_action);
+        for _ in 0..200 {
+            let subject = Subject::random(&mut numbers);
+            let decides = rules.iter().position(|rule| subject.matches(rule));
+            let action = decides.map_or(default_action, |i| rules[i].action);
+            if let Some(i) = decides {
+                expected_hits[i] += 1;
+                by_rule += 1;
+            }
+            let expected = if action == acl_action::ALLOW { PASS } else { DROP };
+            let (verdict, _) = send(&mut ebpf, "acl", &subject.frame());
+            assert_eq!(verdict, expected, "{subject:?} is decided by {decides:?} of {rules:#?}");
+        }
+    }
+    assert_eq!(hits(&ebpf), expected_hits);
+    // A test in which nothing matches, or everything, would show little.
+    assert!((1000..4000).contains(&by_rule), "{by_rule} of 4800 were decided by a rule");
+}
+
+#[test]
+fn a_thousand_rules_in_force_are_all_looked_at() {
+    let mut ebpf = load("acl");
+    let mut numbers = Numbers(2);
+    let subject = Subject::random(&mut numbers);
+    let mut miss =
+        AclRule { flags: acl_flags::ENABLED, dst_len: 128, action: acl_action::DENY, ..AclRule::default() };
+    miss.dst.octets = [0xff; 16];
+    let mut rules = vec![miss; ACL_RULES as usize];
+    set_rules(&mut ebpf, &rules, acl_action::ALLOW);
+    assert_eq!(send(&mut ebpf, "acl", &subject.frame()).0, PASS);
+    rules.last_mut().unwrap().dst.octets = subject.destination.octets();
+    set_rules(&mut ebpf, &rules, acl_action::ALLOW);
+    assert_eq!(send(&mut ebpf, "acl", &subject.frame()).0, DROP);
+    let hits = hits(&ebpf);
+    assert_eq!((hits[ACL_RULES as usize - 1], hits.iter().sum::<u64>()), (1, 1));
+}
+
+/// Gives the customer the tunnels 1 to `remotes.len()`.
+fn set_tunnels(ebpf: &mut Ebpf, local: [u8; 4], remotes: &[[u8; 4]], flags: u8) {
+    let mut customer = [0; 20];
+    let mut tunnels: HashMap<_, u32, [u8; 16]> = hash(ebpf, "tunnels");
+    for (i, remote) in remotes.iter().enumerate() {
+        let number = i as u32 + 1;
+        customer[i * 4..][..4].copy_from_slice(&number.to_ne_bytes());
+        let mut tunnel = [0; 16];
+        tunnel[..4].copy_from_slice(&local);
+        tunnel[4..8].copy_from_slice(remote);
+        tunnel[13] = flags;
+        tunnels.insert(number, tunnel, 0).unwrap();
+    }
+    customer[16..].copy_from_slice(&(remotes.len() as u32).to_ne_bytes());
+    hash::<u32, [u8; 20]>(ebpf, "customers").insert(CUSTOMER, customer, 0).unwrap();
+}
+
+/// A namespace with one interface, a router on it, and forwarding on.
+fn router() -> Netns {
+    let ns = Netns::new("steer");
+    veth((&ns, "out0"), (&ns, "out1"));
+    ns.ip("addr add 203.0.113.1/24 dev out0");
+    ns.ip("neigh replace 203.0.113.2 lladdr 02:00:00:00:02:02 dev out0 nud permanent");
+    ns.ip("route add default via 203.0.113.2");
+    ns.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")).unwrap();
+    ns
+}
+
+#[test]
+fn flows_spread_over_a_customers_tunnels_and_each_keeps_to_its_own() {
+    let ns = router();
+    let mut ebpf = load("gre-steer");
+    let remotes = [[198, 51, 100, 1], [198, 51, 100, 2], [198, 51, 100, 3], [198, 51, 100, 4]];
+    set_tunnels(&mut ebpf, [203, 0, 113, 1], &remotes, 0);
+    let mut packets = BTreeMap::<[u8; 4], u32>::new();
+    for flow in 0..400u16 {
+        let source = Ipv4Addr::new(10, 45, 0, flow as u8).to_ipv6_mapped();
+        let destination = Ipv4Addr::new(10, 200, 1, 2).to_ipv6_mapped();
+        let there = Subject { source, destination, ports: [40_000 + flow, 443] };
+        let back = Subject { source: destination, destination: source, ports: [443, 40_000 + flow] };
+        // The reply would come in by the tunnel that it hashes to, so both directions must agree.
+        let outer: Vec<[u8; 4]> = [there, there, back]
+            .iter()
+            .map(|subject| {
+                let (_, frame) = ns.run(|| send(&mut ebpf, "gre-steer", &subject.frame()));
+                frame[30..34].try_into().unwrap()
+            })
+            .collect();
+        assert!(outer.iter().all(|remote| *remote == outer[0]), "{outer:?}");
+        *packets.entry(outer[0]).or_default() += 1;
+    }
+    assert_eq!(packets.len(), remotes.len());
+    assert!(packets.values().all(|count| (60..140).contains(count)), "{packets:?}");
+}
+
+#[test]
+fn an_outer_packet_that_may_be_fragmented_has_an_identification() {
+    let ns = router();
+    let mut ebpf = load("gre-steer");
+    const ALLOW_FRAGMENTS: u8 = xdpchain_abi::tunnel_flags::ALLOW_FRAGMENTS;
+    set_tunnels(&mut ebpf, [203, 0, 113, 1], &[[198, 51, 100, 1]], ALLOW_FRAGMENTS);
+    let subject = Subject {
+        source: Ipv4Addr::new(10, 45, 0, 9).to_ipv6_mapped(),
+        destination: Ipv4Addr::new(10, 200, 1, 2).to_ipv6_mapped(),
+        ports: [1, 2],
+    };
+    let mut ids = BTreeSet::new();
+    for _ in 0..64 {
+        let (_, frame) = ns.run(|| send(&mut ebpf, "gre-steer", &subject.frame()));
+        let outer = ipv4::View(frame[14..34].try_into().unwrap());
+        assert!(!outer.dont_fragment());
+        assert_ne!(outer.id(), 0);
+        assert!(outer.checksum_is_right());
+        ids.insert(outer.id());
+    }
+    assert!(ids.len() > 56, "{} different ones of 64", ids.len());
+}
