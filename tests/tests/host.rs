@@ -533,6 +533,50 @@ fn a_renamed_interface_keeps_its_chain_and_another_of_its_name_does_not_get_it()
 }
 
 #[test]
+fn a_chain_whose_manifest_cannot_be_read_can_still_be_detached() {
+    let (node, _peer) = pair();
+    let roots = Roots::new();
+    roots.with(&node, |host| {
+        let first = attach(host, "eth0", counting(PASS));
+        let directory = roots.run_root().join(node.inode().to_string()).join("interfaces/eth0");
+        std::fs::write(directory.join("gen-1.json"), "{\"version\":99}").expect("written");
+        let error =
+            change_to(host, "eth0", &["counter"], Mode::Auto, counting(DROP)).expect_err("unreadable");
+        assert!(matches!(error, Error::Manifest { .. }), "{error}");
+        assert!(error.to_string().contains("expected version 1, found 99"), "{error}");
+        assert_eq!(node.xdp_program("eth0"), Some(first.program.id));
+        assert_eq!(host.detach("eth0").expect("detaches"), None);
+        assert_eq!(node.xdp_program("eth0"), None);
+    });
+    assert_eq!(roots.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn commands_at_the_same_time_take_turns() {
+    let (node, _peer) = pair();
+    let roots = Roots::new();
+    std::thread::scope(|scope| {
+        for verdict in [PASS, DROP, PASS, DROP] {
+            let (node, roots) = (&node, &roots);
+            scope.spawn(move || {
+                for _ in 0..5 {
+                    roots.with(node, |host| attach(host, "eth0", counting(verdict)));
+                }
+            });
+        }
+    });
+    roots.with(&node, |host| {
+        let now = host.manifest("eth0").expect("a chain");
+        assert_eq!(now.generation, 20, "no change was lost");
+        assert_eq!(node.xdp_program("eth0"), Some(now.program.id));
+        let kept: Vec<u64> = host.history("eth0").expect("readable").iter().map(|m| m.generation).collect();
+        assert_eq!(kept, [16, 17, 18, 19, 20]);
+        host.detach("eth0").expect("detaches");
+    });
+    assert_eq!(roots.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
 fn a_vanished_namespace_is_swept_by_the_next_change_elsewhere() {
     let (node, _peer) = pair();
     let roots = Roots::new();

@@ -5,16 +5,16 @@
 //! that is told by the id of the program that the link runs, so that [`Host::recover`] and the next operation finish it or
 //! clear it away.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use xdpchain_compose::{Image, MapOwner, MapUse};
 use xdpchain_spec::{Engine, Mode};
 
 use crate::attach::{self, PinnedLink};
+use crate::collect;
 use crate::error::{BoxError, Error, Result};
 use crate::exits;
 use crate::interface::Interface;
@@ -22,8 +22,8 @@ use crate::load::{self, Loaded};
 use crate::lock::NetnsLock;
 use crate::manifest::{self, AttachMode, ChainState, Manifest, MapRecord, Objects, ProgramRecord};
 use crate::netns::Netns;
-use crate::places::{NetnsPlaces, Places, escape};
-use crate::store::{Store, make_directory, names, remove_empty, remove_file};
+use crate::places::{NetnsPlaces, Places};
+use crate::store::{Store, make_directory, names, remove_file};
 use crate::sys;
 use crate::undo::Undo;
 
@@ -418,12 +418,17 @@ impl Host {
     }
 
     /// Takes the chain off an interface, which may have been renamed or be gone, and removes everything that only it used.
+    /// The generation that ran, when its manifest could be read.
     ///
     /// # Errors
     /// [`Error::NoChain`], [`Error::NoInterface`] when there is neither a chain nor an interface, [`Error::Permission`].
     pub fn detach(&self, ifname: &str) -> Result<Option<Manifest>> {
         let lock = NetnsLock::acquire(&self.at)?;
-        let recovered = self.recover_interface(ifname)?;
+        // A manifest that cannot be read must not keep the chain on the interface.
+        let recovered = match self.recover_interface(ifname) {
+            Err(Error::Manifest { .. }) => None,
+            other => other?,
+        };
         let link = PinnedLink::open(&self.at.link(ifname))?;
         let manifest = self.store().current(ifname);
         let nothing = link.is_none() && matches!(&manifest, Ok(None));
@@ -435,10 +440,9 @@ impl Host {
             link.detach(&self.at.link(ifname))?;
         }
         self.store().remove(ifname)?;
-        self.collect()?;
+        self.tidy(ifname);
         self.sweep();
         drop(lock);
-        // A manifest that cannot be read must not keep the chain on the interface.
         Ok(manifest.unwrap_or_default())
     }
 
@@ -449,10 +453,10 @@ impl Host {
     pub fn recover(&self) -> Result<Vec<Recovered>> {
         let lock = NetnsLock::acquire(&self.at)?;
         let mut found = Vec::new();
-        for ifname in known_interfaces(&self.at)? {
+        for ifname in collect::known_interfaces(&self.at)? {
             found.extend(self.recover_interface(&ifname)?);
         }
-        self.collect()?;
+        collect::collect(&self.at)?;
         found.extend(self.sweep());
         drop(lock);
         Ok(found)
@@ -472,7 +476,7 @@ impl Host {
                 self.store().unstage(&ifname)?;
                 recovered = Some(Recovered::Cleared { ifname, generation });
             }
-            self.collect()?;
+            collect::collect(&self.at)?;
         }
         let current = match self.store().current(ifname) {
             Ok(current) => current,
@@ -490,20 +494,15 @@ impl Host {
             link.detach(&self.at.link(ifname))?;
         }
         self.store().remove(ifname)?;
-        self.collect()?;
+        collect::collect(&self.at)?;
         Ok(Some(Recovered::Gone { ifname: ifname.to_owned() }))
     }
 
     /// Removes old generations and what nothing refers to. What cannot be removed now is removed by the next command.
     fn tidy(&self, ifname: &str) {
-        if let Err(error) = self.store().prune(ifname).and_then(|()| self.collect()) {
+        if let Err(error) = self.store().prune(ifname).and_then(|()| collect::collect(&self.at)) {
             tracing::warn!("some leftovers could not be removed: {error}");
         }
-    }
-
-    /// Removes the pins and objects that no manifest of the namespace refers to, and empty directories.
-    fn collect(&self) -> Result<()> {
-        collect(&self.at)
     }
 
     /// Removes the state of chains in other network namespaces whose interface is gone, which mostly are namespaces that
@@ -516,82 +515,13 @@ impl Host {
             if inode == self.netns.inode {
                 continue;
             }
-            match sweep(&self.places.of(Netns { inode, cookie: None })) {
+            match collect::sweep(&self.places.of(Netns { inode, cookie: None })) {
                 Ok(swept) => found.extend(swept),
                 Err(error) => tracing::debug!("network namespace {inode}: {error}"),
             }
         }
         found
     }
-}
-
-/// Removes the state of chains whose link is dead, in a network namespace that is not ours.
-fn sweep(at: &NetnsPlaces) -> Result<Vec<Recovered>> {
-    let mut found = Vec::new();
-    let Some(lock) = NetnsLock::try_acquire(at)? else { return Ok(found) };
-    for ifname in known_interfaces(at)? {
-        let path = at.link(&ifname);
-        let link = PinnedLink::open(&path)?;
-        if link.as_ref().is_some_and(|link| link.ifindex().is_some()) {
-            continue;
-        }
-        if let Some(link) = link {
-            link.detach(&path)?;
-        }
-        Store(at).remove(&ifname)?;
-        found.push(Recovered::Gone { ifname });
-    }
-    collect(at)?;
-    drop(lock);
-    Ok(found)
-}
-
-/// The interfaces that have pins or manifests.
-fn known_interfaces(at: &NetnsPlaces) -> Result<BTreeSet<String>> {
-    let mut found: BTreeSet<String> = Store(at).interfaces()?.into_iter().collect();
-    found.extend(names(&at.chain_root())?.iter().filter_map(|name| crate::places::unescape(name)));
-    Ok(found)
-}
-
-fn collect(at: &NetnsPlaces) -> Result<()> {
-    let store = Store(at);
-    let mut modules: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let mut chains: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for ifname in store.interfaces()? {
-        for manifest in store.current(&ifname)?.into_iter().chain(store.staged(&ifname)?) {
-            for map in &manifest.maps {
-                let of = match &map.module {
-                    Some(module) => modules.entry(escape(module)).or_default(),
-                    None => chains.entry(escape(&ifname)).or_default(),
-                };
-                of.insert(escape(&map.name));
-            }
-        }
-    }
-    let none = BTreeSet::new();
-    for module in names(&at.module_root())? {
-        collect_pins(&at.module_root().join(&module), modules.get(&module).unwrap_or(&none))?;
-    }
-    for chain in names(&at.chain_root())? {
-        let directory = at.chain_root().join(&chain);
-        collect_pins(&directory.join("maps"), chains.get(&chain).unwrap_or(&none))?;
-        remove_empty(&[&directory]);
-    }
-    for ifname in names(&at.manifest_root())? {
-        remove_empty(&[&at.manifest_root().join(ifname)]);
-    }
-    store.collect_objects()
-}
-
-/// Removes the pins of a directory that are not `live`, and the directory when nothing is left.
-fn collect_pins(directory: &Path, live: &BTreeSet<String>) -> Result<()> {
-    for name in names(directory)? {
-        if !live.contains(&name) {
-            remove_file(&directory.join(name))?;
-        }
-    }
-    remove_empty(&[directory]);
-    Ok(())
 }
 
 /// Refuses a change of mode while attached: there is no way to do that in one step.

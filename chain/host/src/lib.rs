@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod attach;
+mod collect;
 pub mod cpus;
 mod error;
 mod exits;

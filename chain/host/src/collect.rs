@@ -1,0 +1,81 @@
+//! What nothing refers to any more, removed. The lock of the network namespace is held meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use crate::attach::PinnedLink;
+use crate::error::Result;
+use crate::host::Recovered;
+use crate::lock::NetnsLock;
+use crate::places::{NetnsPlaces, escape, unescape};
+use crate::store::{Store, names, remove_empty, remove_file};
+
+/// Removes the state of chains whose link is dead, in a network namespace that is not ours.
+pub(crate) fn sweep(at: &NetnsPlaces) -> Result<Vec<Recovered>> {
+    let mut found = Vec::new();
+    let Some(lock) = NetnsLock::try_acquire(at)? else { return Ok(found) };
+    for ifname in known_interfaces(at)? {
+        let path = at.link(&ifname);
+        let link = PinnedLink::open(&path)?;
+        if link.as_ref().is_some_and(|link| link.ifindex().is_some()) {
+            continue;
+        }
+        if let Some(link) = link {
+            link.detach(&path)?;
+        }
+        Store(at).remove(&ifname)?;
+        found.push(Recovered::Gone { ifname });
+    }
+    collect(at)?;
+    drop(lock);
+    Ok(found)
+}
+
+/// The interfaces that have pins or manifests.
+pub(crate) fn known_interfaces(at: &NetnsPlaces) -> Result<BTreeSet<String>> {
+    let mut found: BTreeSet<String> = Store(at).interfaces()?.into_iter().collect();
+    found.extend(names(&at.chain_root())?.iter().filter_map(|name| unescape(name)));
+    Ok(found)
+}
+
+/// Removes the pins and objects that no manifest of the namespace refers to, and empty directories.
+pub(crate) fn collect(at: &NetnsPlaces) -> Result<()> {
+    let store = Store(at);
+    let mut modules: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut chains: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for ifname in store.interfaces()? {
+        for manifest in store.current(&ifname)?.into_iter().chain(store.staged(&ifname)?) {
+            for map in &manifest.maps {
+                let of = match &map.module {
+                    Some(module) => modules.entry(escape(module)).or_default(),
+                    None => chains.entry(escape(&ifname)).or_default(),
+                };
+                of.insert(escape(&map.name));
+            }
+        }
+    }
+    let none = BTreeSet::new();
+    for module in names(&at.module_root())? {
+        collect_pins(&at.module_root().join(&module), modules.get(&module).unwrap_or(&none))?;
+    }
+    for chain in names(&at.chain_root())? {
+        let directory = at.chain_root().join(&chain);
+        collect_pins(&directory.join("maps"), chains.get(&chain).unwrap_or(&none))?;
+        remove_empty(&[&directory]);
+    }
+    for ifname in names(&at.manifest_root())? {
+        remove_empty(&[&at.manifest_root().join(ifname)]);
+    }
+    store.collect_objects()
+}
+
+/// Removes the pins of a directory that are not `live`, and the directory when nothing is left.
+fn collect_pins(directory: &Path, live: &BTreeSet<String>) -> Result<()> {
+    for name in names(directory)? {
+        if !live.contains(&name) {
+            remove_file(&directory.join(name))?;
+        }
+    }
+    remove_empty(&[directory]);
+    Ok(())
+}
