@@ -54,9 +54,9 @@ pub fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }
 
-/// Where `cargo xtask build` puts objects: `XDPCHAIN_EBPF`, else `ebpf` beside the binary's folder.
+/// Where `cargo xtask build` puts objects: `XDPCHAIN_EBPF_DIR`, else `ebpf` beside the binary's folder.
 pub fn objects() -> PathBuf {
-    std::env::var_os("XDPCHAIN_EBPF").map_or_else(|| target_dir().join("ebpf"), PathBuf::from)
+    std::env::var_os("XDPCHAIN_EBPF_DIR").map_or_else(|| target_dir().join("ebpf"), PathBuf::from)
 }
 
 /// Every file in `folder` and below, sorted; none when there is no such folder.

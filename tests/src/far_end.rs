@@ -1,5 +1,7 @@
 //! The far ends of the links: XDP programs (`bpf/far_end.c`) that check and count numbered packets.
 
+use std::cell::RefCell;
+
 use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
@@ -33,7 +35,7 @@ pub enum Role {
 /// A counting program on one interface; dropping it takes it off.
 pub struct FarEnd {
     ebpf: Ebpf,
-    samples: RingBuf<MapData>,
+    samples: RefCell<RingBuf<MapData>>,
 }
 
 impl FarEnd {
@@ -52,7 +54,7 @@ impl FarEnd {
         program.load().expect("the kernel takes the far end's program");
         ns.run(|| program.attach(interface, XdpMode::Driver)).expect("a veth takes native programs");
         let samples = ebpf.take_map("samples").expect("it is in the object");
-        let samples = RingBuf::try_from(samples).expect("it is a ring buffer");
+        let samples = RefCell::new(RingBuf::try_from(samples).expect("it is a ring buffer"));
         Self { ebpf, samples }
     }
 
@@ -99,9 +101,10 @@ impl FarEnd {
     }
 
     /// Copies of some of the packets that arrived since the last call, whole frames.
-    pub fn samples(&mut self) -> Vec<Vec<u8>> {
+    pub fn samples(&self) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
-        while let Some(item) = self.samples.next() {
+        let mut samples = self.samples.borrow_mut();
+        while let Some(item) = samples.next() {
             let (length, octets) = item.split_first_chunk::<4>().expect("a sample begins with its length");
             frames.push(octets[..u32::from_ne_bytes(*length) as usize].to_vec());
         }

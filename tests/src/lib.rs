@@ -9,6 +9,7 @@ pub mod far_end;
 pub mod frames;
 pub mod net;
 pub mod plan;
+pub mod rows;
 pub mod world;
 
 pub use cli::Run;

@@ -254,6 +254,33 @@ pub fn customer(customer: u32) -> (u32, Customer) {
     (customer, Customer { tunnels: [customer, 0, 0, 0], count: 1 })
 }
 
+/// The node's chains.yaml: the whole data path on both interfaces, for `sessions` sessions.
+pub fn chains_yaml(sessions: u32) -> String {
+    let size = sessions.max(1) * 2;
+    format!(
+        "\
+version: 1
+modules:
+  gtp-decap: {{ object: \"builtin:gtp-decap\", maps: {{ sessions: {{ max_entries: {size} }} }} }}
+  gre-decap: {{ object: \"builtin:gre-decap\" }}
+  acl: {{ object: \"builtin:acl\" }}
+  gre-steer: {{ object: \"builtin:gre-steer\" }}
+  gtp-encap: {{ object: \"builtin:gtp-encap\", maps: {{ sessions: {{ max_entries: {size} }} }} }}
+  stats: {{ object: \"builtin:stats\", maps: {{ sessions: {{ max_entries: {size} }} }} }}
+chains:
+  edge:
+    interfaces: [n3, n6]
+    slots:
+      - gtp-decap
+      - gre-decap
+      - acl
+      - gre-steer
+      - gtp-encap
+      - stats: {{ at: exit }}
+"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,7 +31,7 @@ pub(crate) fn demo(arguments: &[String]) -> anyhow::Result<()> {
     let mut command = cargo(&["run", "--quiet", "--release", "-p", "xdpchain-tests", "--bin", "demo", "--"]);
     command.args(arguments);
     command.env("XDPCHAIN_BIN", target_dir().join("release/xdpchain"));
-    command.env("XDPCHAIN_EBPF", objects());
+    command.env("XDPCHAIN_EBPF_DIR", objects());
     run(&mut command)
 }
 

@@ -91,7 +91,7 @@ fn cargo_test(packages: &[&str], which: &Which, tally: &mut Tally) -> anyhow::Re
     }
     // The root tests run the binary that users get, not one built for debugging.
     command.env("XDPCHAIN_BIN", target_dir().join("release/xdpchain"));
-    command.env("XDPCHAIN_EBPF", ci::objects());
+    command.env("XDPCHAIN_EBPF_DIR", ci::objects());
     let shown = show(&command);
     eprintln!("$ {shown}");
     let mut child =

@@ -1,0 +1,201 @@
+//! The demo: GTP-U in, GRE out, and back, through a chain that changes while packets flow.
+//!
+//! The last line of standard output is one JSON object. The exit status is 0 only when every packet arrived once, as it
+//! should be, and every change of the chain was made. Namespaces, pins and files go away on success, failure and ctrl-c.
+#![forbid(unsafe_code)]
+
+mod changes;
+mod judge;
+mod progress;
+mod stage;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use serde::Serialize;
+use xdpchain_tests::World;
+
+use crate::changes::Outcome;
+use crate::progress::Progress;
+use crate::stage::{INTERFACES, Stage};
+
+/// GTP-U in, GRE out, and back, through a chain that changes while packets flow.
+#[derive(Parser)]
+#[command(name = "demo")]
+struct Options {
+    /// Numbered packets to send, at least; more when the changes take longer
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
+    packets: u32,
+    /// Sessions
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(3..=100_000))]
+    sessions: u32,
+    /// Times that the third-party module is added and removed
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+}
+
+/// Packets are sent at the rate at which `--packets` take this long, about as long as the default changes take.
+const SPAN: Duration = Duration::from_secs(8);
+/// When the changes have not ended after this many times `--packets`, something is wrong.
+const CAPACITY: u32 = 16;
+const CHUNK: u32 = 24;
+
+/// The last line.
+#[derive(Debug, Serialize)]
+struct Report {
+    uplink_sent: u64,
+    uplink_received: u64,
+    downlink_sent: u64,
+    downlink_received: u64,
+    lost: u64,
+    swaps: u32,
+    engine: String,
+    mode: String,
+    seconds: f64,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).expect("these two can be caught");
+    }
+    match play(&options, &stop) {
+        Ok(report) => {
+            println!("{}", serde_json::to_string(&report).expect("numbers and names become JSON"));
+            ExitCode::SUCCESS
+        }
+        Err(Failure::Stopped) => {
+            eprintln!("stopped; everything was cleaned up");
+            ExitCode::from(130)
+        }
+        Err(Failure::Wrong { what, report }) => {
+            eprintln!("error: {what}");
+            if let Some(report) = report {
+                println!("{}", serde_json::to_string(&report).expect("numbers and names become JSON"));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why the demo did not show what it is to show.
+#[derive(Debug)]
+enum Failure {
+    /// By ctrl-c.
+    Stopped,
+    /// Something is not as it should be.
+    Wrong { what: String, report: Option<Box<Report>> },
+}
+
+impl From<String> for Failure {
+    fn from(what: String) -> Self {
+        Self::Wrong { what, report: None }
+    }
+}
+
+fn play(options: &Options, stop: &AtomicBool) -> Result<Report, Failure> {
+    let start = Instant::now();
+    let capacity = options.packets.saturating_mul(CAPACITY);
+    println!("Three network namespaces on veth, 2 links, {} sessions of 3 customers:\n", options.sessions);
+    println!("    ran  ====GTP-U====>  n3  node  n6  ====GRE====>  cloud");
+    println!("         <===GTP-U=====      edge      <===GRE=====        (answers every packet)\n");
+    let world = World::new(capacity);
+    let stage = Stage::new(&world.node, options.sessions)?;
+    let state = stage.raise(options.sessions)?;
+
+    println!("\nA first packet of each session, to see that the way is there both ways.");
+    let mut sender = world.sender(options.sessions);
+    sender.send(&world, options.sessions);
+    sender.settle(&world);
+    if world.ran_end.right() < u64::from(options.sessions) {
+        let what = format!("of {} packets {} came back", options.sessions, world.ran_end.right());
+        return Err(format!("{what}\n{}", stage.diagnosis(&world)).into());
+    }
+    println!("  {} there, {} back", world.cloud_end.right(), world.ran_end.right());
+
+    println!(
+        "\n{} packets and more; meanwhile a third-party module in C is added and removed {} times, and one of ours \
+         is replaced by a new build on both interfaces.",
+        options.packets, options.rounds
+    );
+    let sent = AtomicU32::new(sender.sent());
+    let steps = changes::steps(options.rounds, &stage);
+    let first = sender.sent();
+    let target = options.packets.max(first);
+    let progress = Progress::new(target, steps.len());
+    let mut samples = (Vec::new(), Vec::new());
+    let outcome = std::thread::scope(|scope| {
+        let changes = scope.spawn(|| changes::make(&steps, &stage, &sent, first..target, stop));
+        let traffic = Instant::now();
+        let rate = f64::from(options.packets) / SPAN.as_secs_f64();
+        while sender.sent() < target || !changes.is_finished() {
+            if stop.load(Ordering::Relaxed) || sender.sent() + CHUNK > capacity {
+                // The changes see that the number does not rise any more, and end.
+                stop.store(true, Ordering::Relaxed);
+                break;
+            }
+            sender.send(&world, CHUNK);
+            sent.store(sender.sent(), Ordering::Relaxed);
+            progress.show(sender.sent(), &changes::DONE);
+            samples.0.extend(world.cloud_end.samples());
+            samples.1.extend(world.ran_end.samples());
+            let due = Duration::from_secs_f64(f64::from(sender.sent() - first) / rate);
+            std::thread::sleep(due.saturating_sub(traffic.elapsed()));
+        }
+        changes.join().expect("changing the chain does not panic")
+    });
+    progress.finish();
+    if stop.load(Ordering::Relaxed) && sender.sent() + CHUNK <= capacity {
+        return Err(Failure::Stopped);
+    }
+    let outcome: Outcome = outcome?;
+    sender.settle(&world);
+    samples.0.extend(world.cloud_end.samples());
+    samples.1.extend(world.ran_end.samples());
+
+    let total = sender.sent();
+    let uplink = world.cloud_end.account(total);
+    let downlink = world.ran_end.account(total);
+    let report = Report {
+        uplink_sent: u64::from(total),
+        uplink_received: u64::from(total - uplink.lost),
+        downlink_sent: world.cloud_end.answered(),
+        downlink_received: u64::from(total - downlink.lost),
+        lost: u64::from(uplink.lost)
+            + world.cloud_end.answered().saturating_sub(u64::from(total - downlink.lost)),
+        swaps: outcome.swaps,
+        engine: state.engine,
+        mode: state.mode,
+        seconds: (start.elapsed().as_secs_f64() * 10.0).round() / 10.0,
+    };
+    println!("  {outcome}");
+    for interface in INTERFACES {
+        println!("\n{}", stage.status(interface)?);
+    }
+    let mut wrong = Vec::new();
+    for (end, name, account) in [(&world.cloud_end, "cloud", uplink), (&world.ran_end, "ran", downlink)] {
+        wrong.extend(
+            end.wrong()
+                .into_iter()
+                .map(|(what, n)| format!("{n} packets reached {name} with a wrong {what}")),
+        );
+        if account.duplicated > 0 {
+            wrong.push(format!("{} numbers reached {name} more than once", account.duplicated));
+        }
+        if let Some(first) = account.first_lost {
+            wrong.push(format!("{} numbers never reached {name}, the first is {first}", account.lost));
+        }
+    }
+    wrong.extend(judge::judge(&samples.0, &samples.1).err());
+    wrong.extend(stage.strike().err());
+    if wrong.is_empty() {
+        Ok(report)
+    } else {
+        let what = format!("{}\n{}", wrong.join("\n"), stage.diagnosis(&world));
+        Err(Failure::Wrong { what, report: Some(Box::new(report)) })
+    }
+}
