@@ -58,7 +58,7 @@ fn judge(packet: &mut Packet) -> Result<u32, Reason> {
             let key = UplinkKey { local: outer.destination, teid: message.teid };
             // SAFETY: nothing here changes the map, and a session that user space replaces meanwhile is read
             // field by field at worst from both, as in every look-up that takes no lock.
-            match unsafe { SESSIONS.get(&key) } {
+            match unsafe { SESSIONS.get(key) } {
                 Some(session) => decapsulate(packet, &outer, &message, session),
                 None if endpoint(outer.destination).is_none() => Ok(XDP_PASS),
                 None if message.teid.value() == 0 => Err(Reason::TeidZero),
@@ -78,7 +78,7 @@ fn judge(packet: &mut Packet) -> Result<u32, Reason> {
 #[inline(always)]
 fn endpoint(address: Ipv4) -> Option<Endpoint> {
     // SAFETY: as for the sessions; the value is copied at once.
-    unsafe { ENDPOINTS.get(&address) }.copied()
+    unsafe { ENDPOINTS.get(address) }.copied()
 }
 
 /// A message about tunnels, to an address of ours.

@@ -73,7 +73,7 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
     let key = DownlinkKey { customer, address: address(packet, &inner)? };
     // SAFETY: nothing here changes the map, and a session that user space replaces meanwhile is read field by field at
     // worst from both, as in every look-up that takes no lock.
-    let session = unsafe { SESSIONS.get(&key) }.ok_or(Reason::NoSession)?;
+    let session = unsafe { SESSIONS.get(key) }.ok_or(Reason::NoSession)?;
     module::change_context(|context| context.session = session.session);
 
     let has_qfi = session.flags & session_flags::HAS_QFI != 0;
