@@ -57,7 +57,7 @@ fn decapsulate(packet: &mut Packet) -> Result<u32, Reason> {
     let outer_tos = outer.tos();
     let key = GreKey { remote: outer.source(), local: outer.destination() };
     // SAFETY: nothing in this program removes an entry.
-    let tunnel = unsafe { TUNNELS.get(&key) }.ok_or(Reason::GreUnknownTunnel)?;
+    let tunnel = unsafe { TUNNELS.get(key) }.ok_or(Reason::GreUnknownTunnel)?;
 
     let offset = header + check_header(packet, tunnel, header, end)?;
     let inner = Inner::parse(packet, offset, end)?;

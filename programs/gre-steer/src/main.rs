@@ -65,10 +65,10 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
     }
     let hash = entropy(packet, &inner);
     // SAFETY: nothing here changes the map, and the value is only read.
-    let tunnels = unsafe { CUSTOMERS.get(&customer) }.ok_or(Reason::NoTunnel)?;
+    let tunnels = unsafe { CUSTOMERS.get(customer) }.ok_or(Reason::NoTunnel)?;
     let number = choose(tunnels, hash).ok_or(Reason::NoTunnel)?;
     // SAFETY: as above; copied at once.
-    let tunnel = *unsafe { TUNNELS.get(&number) }.ok_or(Reason::NoTunnel)?;
+    let tunnel = *unsafe { TUNNELS.get(number) }.ok_or(Reason::NoTunnel)?;
     module::change_context(|context| context.tunnel = number);
 
     let has_key = tunnel.flags & tunnel_flags::HAS_KEY != 0;

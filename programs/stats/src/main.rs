@@ -45,7 +45,7 @@ const NOT_KNOWN_YET: u32 = 0;
 #[inline(always)]
 fn count_customer(customer: u32, direction: u8, bytes: u64) {
     let key = CustomerKey { customer, direction: direction as u32 };
-    if let Some(counter) = CUSTOMERS.get_ptr_mut(&key) {
+    if let Some(counter) = CUSTOMERS.get_ptr_mut(key) {
         // SAFETY: the value belongs to this CPU, XDP programs do not interrupt each other, and entries are not removed
         // by programs.
         unsafe {
@@ -57,8 +57,8 @@ fn count_customer(customer: u32, direction: u8, bytes: u64) {
     // Another CPU may have added the key since; then only the value of this CPU is to be set, which nobody else does.
     // A full map leaves the packet uncounted here; the session's counter still has it.
     let first = Counter { packets: 1, bytes };
-    if CUSTOMERS.insert(&key, &first, BPF_NOEXIST as u64).is_err() {
-        let _full = CUSTOMERS.insert(&key, &first, 0);
+    if CUSTOMERS.insert(key, first, BPF_NOEXIST as u64).is_err() {
+        let _full = CUSTOMERS.insert(key, first, 0);
     }
 }
 

@@ -30,7 +30,7 @@ fn dscp(ctx: XdpContext) -> u32 {
     }
     let Some((_, ip)) = frame.split_first_chunk_mut::<ETHERNET>() else { return XDP_PASS };
     // SAFETY: no program removes entries.
-    if let Some(dscp) = unsafe { DSCP.get(&ip[9]) } {
+    if let Some(dscp) = unsafe { DSCP.get(ip[9]) } {
         mark(ip, *dscp);
     }
     XDP_PASS
