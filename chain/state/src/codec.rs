@@ -112,7 +112,7 @@ impl Codec {
             return Ok(decode(&self.node, octets).to_string());
         }
         let Ok(columns) = Columns::new(&self.node) else {
-            return Ok(decode(&self.node, octets).to_string());
+            return Ok(Json::from(decode(&self.node, octets)).to_string());
         };
         let mut out = String::new();
         for column in columns.shown() {

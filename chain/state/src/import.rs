@@ -233,7 +233,8 @@ fn json_row(
     value: &mut [u8],
     defaults: bool,
 ) -> Result<(), StateError> {
-    let object: Map<String, Json> = serde_json::from_str(text).map_err(json_error)?;
+    let object: Map<String, Json> =
+        serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(json_error)?;
     let mut halves: [Option<Json>; 2] = [None, None];
     for (name, json) in object {
         let (side, path) = place(map, &name, &json)?;

@@ -151,9 +151,10 @@ impl Compiler<'_> {
             Type::Ptr { .. } => Ok(Node::number(8)),
             Type::Var { ty, .. } => self.node(*ty, field, depth + 1),
             Type::Array { element, count, .. } => self.array(*element, *count as usize, size, field, depth),
-            Type::Struct(c) => match well_known(&c.name, size) {
-                Some(leaf) => Ok(Node::leaf(size, leaf)),
-                None => self.composite(id, c, false, depth),
+            Type::Struct(c) => match (well_known(&c.name, size), self.wrapped(c)) {
+                (Some(leaf), _) => Ok(Node::leaf(size, leaf)),
+                (None, Some(inner)) => self.node(inner, field, depth + 1),
+                (None, None) => self.composite(id, c, false, depth),
             },
             Type::Union(c) if &*c.name == "in6_addr" && size == 16 => Ok(Node::leaf(size, Leaf::Ipv6)),
             Type::Union(c) => self.composite(id, c, true, depth),
@@ -200,6 +201,19 @@ impl Compiler<'_> {
             }
         }
         None
+    }
+
+    /// The type inside a struct that only wraps it: a Rust newtype, whose field is called `__0`, an atomic or a cell.
+    fn wrapped(&self, c: &Composite) -> Option<TypeId> {
+        let mut members = c.members.iter().filter(|m| self.btf.size_of(m.ty) != Some(0));
+        let only =
+            members.next().filter(|m| members.next().is_none() && m.bit_offset == 0 && m.bit_size == 0)?;
+        let newtype = matches!(&*only.name, "__0" | "_0" | "0");
+        let wrapper = ["Atomic", "UnsafeCell", "Cell", "ManuallyDrop", "Wrapping"];
+        let of_core =
+            wrapper.iter().any(|name| c.name.starts_with(name)) && matches!(&*only.name, "v" | "value");
+        let whole = self.btf.size_of(only.ty) == Some(c.size);
+        ((newtype || of_core) && whole).then_some(only.ty)
     }
 
     fn enumeration(&self, id: TypeId, e: &Enumeration) -> Result<Node, StateError> {

@@ -37,6 +37,60 @@ fn addresses_and_numbers_of_our_own_types() {
 }
 
 #[test]
+fn every_type_of_the_abi_on_one_line() {
+    let lines = [
+        ("GreKey", "remote=192.0.2.1,local=192.0.2.2"),
+        ("GreIngress", "customer=7,tunnel=1,key=4294967295,inside=169.254.1.0,inside_len=29,flags=3"),
+        ("Customer", "tunnels=1 2 0 0,count=2"),
+        ("GreTunnel", "local=192.0.2.2,remote=192.0.2.1,key=0,ttl=64,flags=0"),
+        ("UplinkKey", "local=192.0.2.1,teid=1"),
+        (
+            "UplinkSession",
+            "customer=7,session=0,peer=198.51.100.1,inner4=10.0.0.1,inner6=2001:db8::,inner6_len=64,flags=1",
+        ),
+        ("DownlinkKey", "customer=7,address=10.0.0.1"),
+        ("DownlinkKey", "customer=7,address=2001:db8:0:1::"),
+        ("DownlinkSession", "session=0,teid=2,peer=198.51.100.1,local=192.0.2.1,qfi=9,flags=2"),
+        ("Endpoint", "flags=1"),
+        (
+            "AclRule",
+            "src=10.0.0.0,dst=::,customer=0,src_port=0 0,dst_port=80 443,src_len=104,dst_len=0,protocol=6,action=1,\
+             flags=21",
+        ),
+        ("AclConfig", "count=1,default_action=1,all_packets=0"),
+        ("CustomerKey", "customer=7,direction=2"),
+        ("Counter", "packets=1,bytes=18446744073709551615"),
+        ("SessionCounters", "uplink.packets=1,uplink.bytes=2,downlink.packets=3,downlink.bytes=4"),
+        (
+            "PacketContext",
+            "customer=7,session=1,tunnel=1,inner_len=1400,reason=0,direction=1,qfi=9,has_qfi=1,verdict=3,outer_tos=0",
+        ),
+    ];
+    for (name, line) in lines {
+        let codec = codec(MODULE, name);
+        let octets = codec.parse(line).unwrap();
+        assert_eq!(codec.print(&octets).unwrap(), line);
+        assert_eq!(codec.encode_json(&json(&codec, &octets)).unwrap(), octets);
+    }
+}
+
+#[test]
+fn a_wrapper_is_what_it_wraps() {
+    let mut btf = Btf::new();
+    let number = int(&mut btf, "u64", 8, 0);
+    let wrap = |btf: &mut Btf, name: &str, field: &str, ty| {
+        let members = vec![Member { name: field.into(), ty, bit_offset: 0, bit_size: 0 }];
+        btf.push(Type::Struct(Composite { name: name.into(), size: 8, members, bitfields: false }))
+    };
+    let cell = wrap(&mut btf, "UnsafeCell_3C_u64_3E_", "value", number);
+    let atomic = wrap(&mut btf, "AtomicU64", "v", cell);
+    let newtype = wrap(&mut btf, "Packets", "__0", atomic);
+    assert_eq!(Codec::new(&btf, newtype).unwrap().decode(&[1, 0, 0, 0, 0, 0, 0, 0]), Ok(Value::Unsigned(1)));
+    let named = wrap(&mut btf, "Counter", "value", number);
+    assert_eq!(Codec::new(&btf, named).unwrap().print(&[1, 0, 0, 0, 0, 0, 0, 0]).unwrap(), "value=1");
+}
+
+#[test]
 fn an_ipv4_mapped_address_is_an_ipv4_address() {
     let rule = codec(MODULE, "AclRule");
     let text = "src=10.1.0.0,dst=2001:db8::1,customer=0,src_port=0 0,dst_port=80 443,src_len=112,dst_len=128,\
@@ -330,7 +384,11 @@ fn composite(
 
 fn octets(len: usize, seed: &[u8], small: bool) -> Vec<u8> {
     let octet = |i: usize| {
-        if small && i % 3 > 0 { 0 } else { seed[i % seed.len()].wrapping_add((i / seed.len()) as u8) }
+        if small && !i.is_multiple_of(3) {
+            0
+        } else {
+            seed[i % seed.len()].wrapping_add((i / seed.len()) as u8)
+        }
     };
     (0..len).map(octet).collect()
 }

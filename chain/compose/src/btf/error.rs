@@ -95,6 +95,16 @@ pub enum BtfError {
         /// The last id that exists.
         last: u32,
     },
+    /// A record of `.BTF.ext` refers to a type that is not there.
+    #[error(
+        "`.BTF.ext` refers to type {found}, expected at most {last}\nhelp: the object is damaged; build it again"
+    )]
+    BadExtId {
+        /// The id that it refers to.
+        found: u32,
+        /// The last id that exists.
+        last: u32,
+    },
     /// The records of `.BTF.ext` are smaller than version 1's.
     #[error(
         "the records of `.BTF.ext` have {found} octets, expected at least {least}\nhelp: the object is damaged; build it again"

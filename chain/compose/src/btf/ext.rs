@@ -107,7 +107,7 @@ impl BtfExt {
         let (functions, lines, relocations) =
             (list(0, "the functions")?, list(1, "the lines")?, list(2, "the relocations")?);
         let check = |type_id: u32| match type_id > btf.len() {
-            true => Err(BtfError::BadId { id: 0, found: type_id, last: btf.len() }),
+            true => Err(BtfError::BadExtId { found: type_id, last: btf.len() }),
             false => Ok(type_id),
         };
         Ok(Self {
