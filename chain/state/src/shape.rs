@@ -303,7 +303,7 @@ impl Compiler<'_> {
         if depth > MAX_DEPTH {
             return self.error(id, "it is nested too deep");
         }
-        for (i, member) in c.members.iter().enumerate() {
+        for member in &c.members {
             let offset = base + member.bit_offset as usize / 8;
             if member.name.is_empty() && group.is_none() && member.bit_size == 0 {
                 match self.btf.resolved(member.ty) {
@@ -322,7 +322,7 @@ impl Compiler<'_> {
                 }
             }
             let name = match &*member.name {
-                "" => Name::from(format!("_{i}")),
+                "" => Name::from(format!("_{}", fields.len())),
                 _ => member.name.clone(),
             };
             let (offset, node) = self.member(id, member, &name, offset, depth)?;

@@ -90,6 +90,22 @@ fn a_wrapper_is_what_it_wraps() {
     assert_eq!(Codec::new(&btf, named).unwrap().print(&[1, 0, 0, 0, 0, 0, 0, 0]).unwrap(), "value=1");
 }
 
+/// As the kernel has it in many places: `union { struct { u32 a; }; struct { u16 b; u16 c; }; }` inside a struct.
+#[test]
+fn anonymous_structs_in_a_union_are_told_apart() {
+    let mut btf = Btf::new();
+    let (half, whole) = (int(&mut btf, "u16", 2, 0), int(&mut btf, "u32", 4, 0));
+    let member = |name: &str, ty, bit_offset| Member { name: name.into(), ty, bit_offset, bit_size: 0 };
+    let composite = |members| Composite { name: "".into(), size: 4, members, bitfields: false };
+    let one = btf.push(Type::Struct(composite(vec![member("a", whole, 0)])));
+    let two = btf.push(Type::Struct(composite(vec![member("b", half, 0), member("c", half, 16)])));
+    let union = btf.push(Type::Union(composite(vec![member("", one, 0), member("", two, 0)])));
+    let outer = btf.push(Type::Struct(composite(vec![member("", union, 0)])));
+    let codec = Codec::new(&btf, outer).unwrap();
+    assert_eq!(json(&codec, &[1, 0, 2, 0]), json!({"_0": {"a": 0x20001}}));
+    assert_eq!(codec.parse("_1.b=1,_1.c=2").unwrap(), [1, 0, 2, 0]);
+}
+
 #[test]
 fn an_ipv4_mapped_address_is_an_ipv4_address() {
     let rule = codec(MODULE, "AclRule");
