@@ -37,7 +37,7 @@ pub use prog::{
 pub const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
 /// `ENOTSUPP`, which the kernel leaks to user space for map operations that a type lacks.
-pub(crate) const ENOTSUPP: i32 = 524;
+pub const ENOTSUPP: i32 = 524;
 
 /// Calls bpf(2). `attr` must hold, for `cmd`, only addresses of memory that outlives the call and is as large as `attr` says.
 fn bpf(cmd: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
