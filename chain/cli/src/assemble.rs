@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 use xdpchain_compose::object::Object;
-use xdpchain_compose::{Chain, Image, Module, Slot, fused};
+use xdpchain_compose::{Chain, ComposeError, Image, Module, Slot, fused};
 use xdpchain_host::{ChainState, ModuleState, Objects};
 use xdpchain_spec::{ChainSpec, Config, ModuleSpec};
 
@@ -79,7 +79,7 @@ pub(crate) fn compose(state: &ChainState, objects: &Objects) -> Result<Image> {
     let slots = state.chain.slots.iter().enumerate();
     let slots = slots.map(|(index, spec)| Slot { spec, row: row(index, &spec.name) }).collect();
     let chain = Chain { name: &state.chain.name, default: state.chain.default, modules, slots };
-    let image = fused::compose(&chain)?;
+    let image = fused::compose(&chain).map_err(|error| named(error, state))?;
     tracing::info!(
         chain = state.chain.name,
         slots = state.chain.slots.len(),
@@ -88,4 +88,15 @@ pub(crate) fn compose(state: &ChainState, objects: &Objects) -> Result<Image> {
         "composed"
     );
     Ok(image)
+}
+
+/// People know an object by its file; composition knows it by its module.
+fn named(error: ComposeError, state: &ChainState) -> Error {
+    match error {
+        ComposeError::Object { module, error } => match state.modules.get(&module) {
+            Some(known) => Error::Object { object: known.spec.object.to_string(), source: error },
+            None => ComposeError::Object { module, error }.into(),
+        },
+        other => other.into(),
+    }
 }

@@ -163,9 +163,9 @@ impl Error {
                 code => code,
             },
             Self::NoConfig | Self::Spec(_) | Self::NoEngine { .. } => exit::CONFIG,
-            Self::InFile { source, .. } => match source.exit_status() {
-                exit::USAGE => exit::CONFIG,
-                other => other,
+            Self::InFile { source, .. } => match **source {
+                Self::Compose(_) => exit::CONFIG,
+                ref other => other.exit_status(),
             },
             Self::ReadConfig { source, .. } if denied(source) => exit::PERMISSION,
             Self::ReadObject { source, .. } if denied(source) => exit::PERMISSION,

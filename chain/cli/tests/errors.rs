@@ -135,7 +135,7 @@ fn a_file_that_is_no_elf() {
     folder.run(&["check", "note.o"]).fails_with(2, "error: object `note.o`: this is no ELF object: ");
     folder
         .run(&["attach", "lo"])
-        .fails_with(3, "error: chains.yaml: object `note.o`: this is no ELF object: ");
+        .fails_with(2, "error: chains.yaml: object `note.o`: this is no ELF object: ");
     folder.run(&["add", "lo", "note.o"]).fails_with(2, "error: object `");
     folder.run(&["check", "missing.o"]).fails_with(2, "error: cannot read object `missing.o`: ");
 }
@@ -151,10 +151,7 @@ fn an_object_without_an_xdp_program() {
              help: put the program into a section called `xdp`\n"
         ),
     );
-    folder
-        .chain_of(&object)
-        .run(&["attach", "lo"])
-        .fails_with(3, "error: chains.yaml: module `acl`: no XDP program; ");
+    folder.chain_of(&object).run(&["attach", "lo"]).fails_with(2, "error: chains.yaml: object `");
 }
 
 #[test]
@@ -237,6 +234,18 @@ fn an_engine_that_is_not_built_yet() {
 }
 
 #[test]
+fn a_map_that_no_module_has() {
+    let folder = Folder::new("map");
+    folder.write(
+        "chains.yaml",
+        "version: 1\nmodules:\n  acl: { object: \"builtin:acl\", maps: { ruels: { max_entries: 5 } } }\nchains: { edge: { interfaces: [lo], slots: [acl] } }\n",
+    );
+    for args in [&["check"][..], &["attach", "lo"]] {
+        folder.run(args).fails_with(3, "error: chains.yaml: module `acl` has no map `ruels`; it has: ");
+    }
+}
+
+#[test]
 fn a_built_in_object_that_is_not_there() {
     let folder = Folder::new("builtin");
     folder
@@ -245,7 +254,7 @@ fn a_built_in_object_that_is_not_there() {
     folder
         .chain_of("builtin:alc")
         .run(&["check"])
-        .fails(3, "error: chains.yaml: no built-in object `alc`\nhelp: did you mean `builtin:acl`?\n");
+        .fails(2, "error: chains.yaml: no built-in object `alc`\nhelp: did you mean `builtin:acl`?\n");
 }
 
 #[test]
