@@ -14,7 +14,7 @@ mod tunnel;
 
 pub use counter::atomic_add;
 pub use inner::Inner;
-pub use packet::Packet;
+pub use packet::{Addresses, Packet};
 pub use route::{NextHop, Route};
 pub use tunnel::{choose, entropy};
 

@@ -7,7 +7,7 @@ use aya_ebpf::{
     helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     programs::XdpContext,
 };
-use xdpchain_wire::{Octets, OctetsMut};
+use xdpchain_wire::{Octets, OctetsMut, ethernet};
 
 /// The largest offset that a window may begin at. The verifier wants variable offsets well under 64 KiB; no frame
 /// that XDP sees in one buffer is longer.
@@ -17,6 +17,11 @@ const MAX_OFFSET: usize = 0x3fff;
 pub struct Packet {
     ctx: *mut xdp_md,
 }
+
+/// Both link-layer addresses of a frame.
+///
+/// As three words: of twelve octets the compiler keeps each one in a register, or in eight octets of the stack.
+pub struct Addresses([u32; 3]);
 
 impl Packet {
     /// The packet that the program was called for.
@@ -82,6 +87,27 @@ impl Packet {
         let delta = len as i32 - self.len() as i32;
         // SAFETY: as in `move_start`.
         (unsafe { bpf_xdp_adjust_tail(self.ctx, delta) } == 0).then_some(())
+    }
+
+    /// The frame's link-layer addresses, to be written again after its start has moved.
+    #[inline(always)]
+    pub fn addresses(&self) -> Option<Addresses> {
+        let octets: &[u8; 12] = self.at(0)?;
+        let word =
+            |i| opaque_word(u32::from_ne_bytes([octets[i], octets[i + 1], octets[i + 2], octets[i + 3]]));
+        Some(Addresses([word(0), word(4), word(8)]))
+    }
+
+    /// Makes the first octets of the frame an Ethernet header without tags. `None` when the frame is shorter.
+    #[inline(always)]
+    #[must_use]
+    pub fn put_ethernet(&mut self, addresses: &Addresses, ethertype: u16) -> Option<()> {
+        let header: &mut [u8; ethernet::LEN] = self.at_mut(0)?;
+        for (part, word) in header.chunks_exact_mut(4).zip(addresses.0) {
+            part.copy_from_slice(&word.to_ne_bytes());
+        }
+        header[12..].copy_from_slice(&ethertype.to_be_bytes());
+        Some(())
     }
 
     #[inline(always)]
@@ -159,4 +185,18 @@ fn opaque_difference(end: usize, start: usize) -> usize {
     }
     #[cfg(not(target_arch = "bpf"))]
     core::hint::black_box(end - start)
+}
+
+/// `word`, of which the compiler is not to know that it is put together from octets.
+#[inline(always)]
+fn opaque_word(word: u32) -> u32 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut word = word as u64;
+        // SAFETY: moves a register to itself and touches nothing else.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) word, options(pure, nomem, nostack)) };
+        word as u32
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    core::hint::black_box(word)
 }

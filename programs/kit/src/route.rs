@@ -1,5 +1,7 @@
 //! The next hop of an outer packet, as the kernel's routing and neighbour tables have it.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::{
         BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH,
@@ -54,8 +56,8 @@ impl Route {
     /// The reason for which the packet is not forwarded.
     #[inline(always)]
     pub fn next_hop(&self, packet: &Packet) -> Result<NextHop, Reason> {
-        // SAFETY: all zero octets are a value of this struct of integers and unions of integers.
-        let mut fib: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+        let mut fib = Fib(MaybeUninit::uninit());
+        let fib = fib.zeroed();
         fib.family = AF_INET;
         fib.l4_protocol = self.protocol;
         fib.__bindgen_anon_1.tot_len = self.total_len;
@@ -65,7 +67,7 @@ impl Route {
         fib.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(self.destination.octets);
         // SAFETY: context and struct are valid for the call, and the size is the struct's.
         let result =
-            unsafe { fib_lookup(packet.as_ptr().cast(), &mut fib, size_of::<bpf_fib_lookup>() as i32, 0) };
+            unsafe { fib_lookup(packet.as_ptr().cast(), fib, size_of::<bpf_fib_lookup>() as i32, 0) };
         if result < 0 {
             return Err(Reason::NotForwarded);
         }
@@ -104,5 +106,26 @@ impl NextHop {
         }
         // SAFETY: takes no pointers.
         Ok(unsafe { bpf_redirect(ifindex, 0) } as u32)
+    }
+}
+
+/// The kernel's struct, aligned for whole words.
+#[repr(align(8))]
+struct Fib(MaybeUninit<bpf_fib_lookup>);
+
+impl Fib {
+    /// The struct with all octets zero.
+    #[inline(always)]
+    fn zeroed(&mut self) -> &mut bpf_fib_lookup {
+        const WORDS: usize = size_of::<bpf_fib_lookup>() / 8;
+        const { assert!(WORDS * 8 == size_of::<bpf_fib_lookup>()) };
+        let words = self.0.as_mut_ptr().cast::<u64>();
+        for i in 0..WORDS {
+            // Volatile, because of plain stores the compiler makes a call to a loop over single octets.
+            // SAFETY: within the struct, which is aligned for it.
+            unsafe { words.add(i).write_volatile(0) };
+        }
+        // SAFETY: all zero octets are a value of this struct of integers and unions of integers.
+        unsafe { self.0.assume_init_mut() }
     }
 }
