@@ -38,8 +38,10 @@ pub(crate) fn answer(packet: &mut Packet, outer: &Outer, endpoint: Endpoint) -> 
     // leaves the request whole, so the kernel may still answer.
     packet.resize(message + MESSAGE_LEN).ok_or(Reason::GtpSignalling)?;
 
-    swap::<6>(packet, 0)?;
-    swap::<2>(packet, outer.transport)?;
+    // In parts of up to four octets: for longer ones the compiler calls a loop over single octets.
+    swap::<4>(packet, 0, 6)?;
+    swap::<2>(packet, 4, 10)?;
+    swap::<2>(packet, outer.transport, outer.transport + 2)?;
     let ip: &mut [u8; ipv4::LEN] = packet.at_mut(outer.network).ok_or(Reason::Truncated)?;
     // The order of the addresses does not matter to the checksum.
     let mut sum = ipv4::View(ip).checksum();
@@ -49,7 +51,7 @@ pub(crate) fn answer(packet: &mut Packet, outer: &Outer, endpoint: Endpoint) -> 
     ip[2..4].copy_from_slice(&total_len.to_be_bytes());
     ip[8] = TTL;
     ip[10..12].copy_from_slice(&sum.to_be_bytes());
-    swap::<4>(packet, outer.network + 12)?;
+    swap::<4>(packet, outer.network + 12, outer.network + 16)?;
     let udp: &mut [u8; udp::LEN] = packet.at_mut(outer.transport).ok_or(Reason::Truncated)?;
     udp[4..6].copy_from_slice(&((udp::LEN + MESSAGE_LEN) as u16).to_be_bytes());
     udp[6..8].copy_from_slice(&[0, 0]);
@@ -69,12 +71,12 @@ pub(crate) fn answer(packet: &mut Packet, outer: &Outer, endpoint: Endpoint) -> 
     Ok(XDP_TX)
 }
 
-/// Swaps the `N` octets at `offset` with the `N` that follow them.
+/// Swaps the `N` octets at `a` with those at `b`.
 #[inline(always)]
-fn swap<const N: usize>(packet: &mut Packet, offset: usize) -> Result<(), Reason> {
-    let first: [u8; N] = *packet.at(offset).ok_or(Reason::Truncated)?;
-    let second: [u8; N] = *packet.at(offset + N).ok_or(Reason::Truncated)?;
-    *packet.at_mut(offset).ok_or(Reason::Truncated)? = second;
-    *packet.at_mut(offset + N).ok_or(Reason::Truncated)? = first;
+fn swap<const N: usize>(packet: &mut Packet, a: usize, b: usize) -> Result<(), Reason> {
+    let first: [u8; N] = *packet.at(a).ok_or(Reason::Truncated)?;
+    let second: [u8; N] = *packet.at(b).ok_or(Reason::Truncated)?;
+    *packet.at_mut(a).ok_or(Reason::Truncated)? = second;
+    *packet.at_mut(b).ok_or(Reason::Truncated)? = first;
     Ok(())
 }

@@ -22,7 +22,7 @@ use aya_ebpf::{
 use xdpchain_abi::{Endpoint, Ipv4, Ipv6, Reason, UplinkKey, UplinkSession, direction, session_flags};
 use xdpchain_kit::{Inner, Packet};
 use xdpchain_wire::{
-    Octets as _, OctetsMut as _,
+    Octets as _,
     ethernet::{self, ethertype},
     gtpu, ipv4, ipv6,
 };
@@ -123,14 +123,12 @@ fn decapsulate(
     check_source(packet, &inner, session)?;
     let (customer, number) = (session.customer, session.session);
 
-    let addresses: [u8; 12] = *packet.at(0).ok_or(Reason::Truncated)?;
+    let addresses = packet.addresses().ok_or(Reason::Truncated)?;
     // First the tail, so that trailing octets of the UDP payload and Ethernet padding are gone (they
     // are no part of the inner packet), then the head.
     packet.truncate(inner.offset + inner.len).ok_or(Reason::Truncated)?;
     packet.move_start((inner.offset - ethernet::LEN) as i32).ok_or(Reason::Headroom)?;
-    let frame: &mut [u8; ethernet::LEN] = packet.at_mut(0).ok_or(Reason::Truncated)?;
-    frame[..12].copy_from_slice(&addresses);
-    frame[12..].copy_from_slice(&inner.ethertype.to_be_bytes());
+    packet.put_ethernet(&addresses, inner.ethertype).ok_or(Reason::Headroom)?;
 
     if moved {
         module::count(Reason::PeerMoved);

@@ -89,13 +89,11 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
     let next_hop = route.next_hop(packet)?;
     let source_port = DYNAMIC_PORTS | entropy(packet, &inner) as u16;
 
-    let addresses: [u8; 12] = *packet.at(0).ok_or(Reason::Truncated)?;
+    let addresses = packet.addresses().ok_or(Reason::Truncated)?;
     packet.truncate(inner.offset + inner.len).ok_or(Reason::Truncated)?;
-    packet.move_start(inner.offset as i32 - (ethernet::LEN + overhead) as i32).ok_or(Reason::Headroom)?;
-
-    let frame: &mut [u8; ethernet::LEN] = packet.at_mut(0).ok_or(Reason::Headroom)?;
-    frame[..12].copy_from_slice(&addresses);
-    frame[12..].copy_from_slice(&ethertype::IPV4.to_be_bytes());
+    let grown = ethernet::LEN + overhead - inner.offset;
+    packet.move_start(-(grown as i32)).ok_or(Reason::Headroom)?;
+    packet.put_ethernet(&addresses, ethertype::IPV4).ok_or(Reason::Headroom)?;
     let ip = ipv4::Repr {
         tos: inner.tos,
         total_len,
