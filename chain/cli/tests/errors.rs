@@ -114,9 +114,11 @@ fn an_interface_without_a_chain() {
 fn a_user_who_may_not() {
     let folder = Folder::new("permission");
     folder.chain_of("builtin:acl");
-    // The target folder may be where only its owner may go.
+    // The target folder may be where only its owner may go. Copied by another process: a descriptor that is open for
+    // writing here would be inherited by what other tests start meanwhile, and the file could not be run.
     let binary = folder.0.join("xdpchain");
-    fs::copy(env!("CARGO_BIN_EXE_xdpchain"), &binary).unwrap();
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_xdpchain")).arg(&binary).status().unwrap();
+    assert!(copied.success());
     let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
     for args in [&["attach", "lo"][..], &["status", "lo"], &["detach", "lo"], &["add", "lo", "builtin:acl"]] {
         let mut command = folder.command(&binary, args);
