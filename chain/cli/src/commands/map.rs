@@ -266,12 +266,18 @@ fn show(host: &Host, out: Output, name: &MapName, limit: usize) -> Result<()> {
         MapOwner::Module(module) => *module == name.map.module && map.name == name.map.map,
     });
     let mut entries = Vec::new();
-    let more = each_entry(&open, |key, value| {
-        if entries.len() < limit {
+    let walked = match limit {
+        0 => Ok(false),
+        _ => each_entry(&open, |key, value| {
             entries.push((key.to_vec(), value.to_vec()));
-        }
-        Ok(entries.len() < limit)
-    })?;
+            Ok(entries.len() < limit)
+        }),
+    };
+    // Ring buffers and the like have no entries to walk through; what else there is to show is shown.
+    let more = walked.unwrap_or_else(|error| {
+        tracing::warn!("the entries of `{}` cannot be read: {error}", open.name);
+        false
+    });
     let decoded = entries.iter().map(|(key, value)| open.codec.entry(key, value));
     let shown = Shown {
         map: Listed::new(&open, interfaces.map(|map| map.interfaces).unwrap_or_default())?,
@@ -294,7 +300,7 @@ fn show(host: &Host, out: Output, name: &MapName, limit: usize) -> Result<()> {
             page.line("");
             page.table(&["KEY", "VALUE"], rows);
         }
-        if shown.more && limit > 0 {
+        if shown.more {
             page.line("… and more: `xdpchain map export` prints them all");
         }
     })

@@ -1,7 +1,7 @@
 //! `status`: what runs on an interface, and what became of its packets.
 //!
-//! Packets are counted once, where their chain ended; what a slot saw is everything that ended in it
-//! or after it.
+//! Packets are counted once, where their chain ended; what came to a slot's place is everything that
+//! ended there or after it. Counts begin when the chain is attached, and a slot's own when it is added.
 
 use std::collections::BTreeMap;
 
@@ -74,7 +74,7 @@ struct SlotStatus {
     /// None for an observer, and when the object is not there to be asked.
     proceed_on: Option<VerdictSet>,
     on_unknown: Verdict,
-    /// Packets that it saw.
+    /// Packets that came to its place in the chain.
     reached: u64,
     /// Packets whose chain ended here, by verdict.
     ended: BTreeMap<Verdict, Counted>,
@@ -203,8 +203,8 @@ fn status(host: &Host, chain: &ChainStatus) -> Result<Status> {
     })
 }
 
-/// What each slot saw: a packet that ended in a slot has been seen by the slots in order before it, and by every
-/// slot at exit.
+/// What came to the place of each slot: a packet that ended in a slot has been seen by the slots in order before it,
+/// and by every slot at exit.
 fn reached(slots: &[SlotSpec], exits: &[&SlotExits]) -> Vec<u64> {
     let mut left: u64 = exits.iter().map(|exits| exits.total().packets).sum();
     let total = left;
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_slot_saw_is_what_ended_in_it_or_later() {
+    fn what_came_to_a_slot_is_what_ended_in_it_or_later() {
         let slots = [
             SlotSpec { observer: true, at: Place::Exit, ..SlotSpec::new("stats") },
             SlotSpec::new("decap"),
