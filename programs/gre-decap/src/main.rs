@@ -13,7 +13,7 @@ use aya_ebpf::{
 use xdpchain_abi::{GreIngress, GreKey, Ipv4, NO_SESSION, Reason, direction, tunnel_flags};
 use xdpchain_kit::{Inner, Packet};
 use xdpchain_wire::{
-    Octets, OctetsMut,
+    Octets as _,
     ethernet::{self, Link, ethertype},
     gre, ipv4, protocol,
 };
@@ -132,10 +132,8 @@ fn is_inside(tunnel: &GreIngress, address: Ipv4) -> bool {
 /// Leaves the inner packet as a plain Ethernet frame between the same two stations.
 #[inline(always)]
 fn strip(packet: &mut Packet, inner: &Inner) -> Option<()> {
-    let mut frame = ethernet::Repr::parse(packet.at(0)?);
-    frame.ethertype = inner.ethertype;
+    let addresses = packet.addresses()?;
     packet.truncate(inner.offset + inner.len)?;
     packet.move_start((inner.offset - ethernet::LEN) as i32)?;
-    frame.emit(packet.at_mut(0)?);
-    Some(())
+    packet.put_ethernet(&addresses, inner.ethertype)
 }

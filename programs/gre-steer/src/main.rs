@@ -16,7 +16,7 @@ use aya_ebpf::{
 use xdpchain_abi::{Customer, GreTunnel, Reason, direction, tunnel_flags};
 use xdpchain_kit::{Inner, Packet, Route, choose, entropy};
 use xdpchain_wire::{
-    Octets as _, OctetsMut as _,
+    OctetsMut as _,
     ethernet::{self, Link, ethertype},
     gre, ipv4, protocol,
 };
@@ -67,8 +67,8 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
     // SAFETY: nothing here changes the map, and the value is only read.
     let tunnels = unsafe { CUSTOMERS.get(customer) }.ok_or(Reason::NoTunnel)?;
     let number = choose(tunnels, hash).ok_or(Reason::NoTunnel)?;
-    // SAFETY: as above; copied at once.
-    let tunnel = *unsafe { TUNNELS.get(number) }.ok_or(Reason::NoTunnel)?;
+    // SAFETY: as above. Not copied: each octet of it would take eight of the stack.
+    let tunnel = unsafe { TUNNELS.get(number) }.ok_or(Reason::NoTunnel)?;
     module::change_context(|context| context.tunnel = number);
 
     let has_key = tunnel.flags & tunnel_flags::HAS_KEY != 0;
@@ -83,13 +83,11 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
     };
     let next_hop = route.next_hop(packet)?;
 
-    let addresses: [u8; 12] = *packet.at(0).ok_or(Reason::Truncated)?;
+    let addresses = packet.addresses().ok_or(Reason::Truncated)?;
     packet.truncate(inner.offset + inner.len).ok_or(Reason::Truncated)?;
     packet.move_start(inner.offset as i32 - (ethernet::LEN + overhead) as i32).ok_or(Reason::Headroom)?;
 
-    let frame: &mut [u8; ethernet::LEN] = packet.at_mut(0).ok_or(Reason::Headroom)?;
-    frame[..12].copy_from_slice(&addresses);
-    frame[12..].copy_from_slice(&ethertype::IPV4.to_be_bytes());
+    packet.put_ethernet(&addresses, ethertype::IPV4).ok_or(Reason::Headroom)?;
     let dont_fragment = tunnel.flags & tunnel_flags::ALLOW_FRAGMENTS == 0;
     let ip = ipv4::Repr {
         tos: inner.tos,
