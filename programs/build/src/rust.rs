@@ -48,6 +48,10 @@ fn compile(packages: &[&str], options: &[&str], out: &Path) -> Result<Vec<PathBu
         cargo.args(["--package", package]);
     }
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(&linker, &sysroot));
+    // The workspace's release profile is made for the binary; what the linker needs is not up to it.
+    for (setting, value) in [("DEBUG", "2"), ("STRIP", "none"), ("LTO", "false"), ("PANIC", "abort")] {
+        cargo.env(format!("CARGO_PROFILE_RELEASE_{setting}"), value);
+    }
     let output = cargo
         .output()
         .map_err(|source| Error::NoTool { program: "rustup run nightly cargo".to_owned(), source })?;
@@ -56,6 +60,10 @@ fn compile(packages: &[&str], options: &[&str], out: &Path) -> Result<Vec<PathBu
             what: packages.join("`, `"),
             output: String::from_utf8_lossy(&output.stderr).trim_end().to_owned(),
         });
+    }
+    let messages = String::from_utf8_lossy(&output.stderr);
+    if messages.contains("warning") {
+        eprint!("{messages}");
     }
     create_dir(out)?;
     packages
