@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use xdpchain_compose::object::Object;
-use xdpchain_compose::{Chain, EXIT_COLUMNS, EXIT_MAP, Image, Module, Slot, fused};
+use xdpchain_compose::{Chain, ComposeError, EXIT_COLUMNS, EXIT_MAP, Image, Module, Slot, fused, tail};
 use xdpchain_host::load::{Loaded, load};
 use xdpchain_host::sys::{self, MapFd, TestRun};
 use xdpchain_spec::{ChainDefault, ModuleSpec, ObjectRef, Place, SlotSpec, Verdict, VerdictSet};
@@ -27,6 +27,10 @@ fn spec(program: Option<&str>) -> ModuleSpec {
     spec.program = program.map(str::to_owned);
     spec
 }
+
+type Engine = fn(&Chain<'_>) -> Result<Image, ComposeError>;
+
+const ENGINES: [Engine; 2] = [fused::compose, tail::compose];
 
 /// A chain of modules, each an object and the name of its program.
 struct Build {
@@ -55,18 +59,18 @@ impl Build {
         self
     }
 
-    fn image(&self) -> Image {
+    fn image(&self, engine: Engine) -> Image {
         let modules = self
             .modules
             .iter()
             .map(|(name, object, spec)| Module { name, object, spec, digest: "00000000" })
             .collect();
         let slots = self.slots.iter().enumerate().map(|(i, spec)| Slot { spec, row: i as u32 }).collect();
-        fused::compose(&Chain { name: "test", default: self.default, modules, slots }).unwrap()
+        engine(&Chain { name: "test", default: self.default, modules, slots }).unwrap()
     }
 
-    fn load(&self) -> (Image, Loaded) {
-        let image = self.image();
+    fn load(&self, engine: Engine) -> (Image, Loaded) {
+        let image = self.image(engine);
         match load(&image, &mut |_| Ok(None)) {
             Ok(loaded) => {
                 assert_ne!(loaded.info.btf_id, 0, "the kernel took the program without its BTF");
@@ -106,14 +110,16 @@ fn exits(image: &Image, loaded: &Loaded) -> BTreeMap<(u32, u32), u64> {
 #[test]
 fn a_module_between_others_does_what_it_does_alone() {
     let (features, legacy) = (fixture("features.o"), fixture("legacy.o"));
-    let (_, alone) = Build::new().slot("m", &features, None, |_| ()).load();
-    let (_, between) = Build::new()
-        .slot("before", &legacy, None, |_| ())
-        .slot("m", &features, None, |s| s.proceed_on = Some(VerdictSet::only(Verdict::Pass)))
-        .slot("after", &legacy, None, |_| ())
-        .load();
-    for packet in packets() {
-        assert_eq!(run(&alone, &packet), run(&between, &packet));
+    for engine in ENGINES {
+        let (_, alone) = Build::new().slot("m", &features, None, |_| ()).load(engine);
+        let (_, between) = Build::new()
+            .slot("before", &legacy, None, |_| ())
+            .slot("m", &features, None, |s| s.proceed_on = Some(VerdictSet::only(Verdict::Pass)))
+            .slot("after", &legacy, None, |_| ())
+            .load(engine);
+        for packet in packets() {
+            assert_eq!(run(&alone, &packet), run(&between, &packet));
+        }
     }
 }
 
@@ -133,14 +139,16 @@ fn every_installed_xdp_object_means_the_same_alone_and_in_a_chain() {
         }
         let program = program.name.clone();
         let pass = fixture("several.o");
-        let (_, alone) = Build::new().slot("m", &bytes, Some(&program), |_| ()).load();
-        let (_, between) = Build::new()
-            .slot("before", &pass, Some("first"), |_| ())
-            .slot("m", &bytes, Some(&program), |s| s.proceed_on = Some(VerdictSet::only(Verdict::Pass)))
-            .slot("after", &pass, Some("first"), |_| ())
-            .load();
-        for packet in packets() {
-            assert_eq!(run(&alone, &packet), run(&between, &packet), "{name}");
+        for engine in ENGINES {
+            let (_, alone) = Build::new().slot("m", &bytes, Some(&program), |_| ()).load(engine);
+            let (_, between) = Build::new()
+                .slot("before", &pass, Some("first"), |_| ())
+                .slot("m", &bytes, Some(&program), |s| s.proceed_on = Some(VerdictSet::only(Verdict::Pass)))
+                .slot("after", &pass, Some("first"), |_| ())
+                .load(engine);
+            for packet in packets() {
+                assert_eq!(run(&alone, &packet), run(&between, &packet), "{name}");
+            }
         }
         tried += 1;
     }
@@ -156,11 +164,13 @@ fn a_packet_is_counted_once_where_its_chain_ended() {
         .slot("drop", &several, Some("second"), |_| ())
         .slot("never", &several, Some("first"), |_| ())
         .slot("exit", &several, Some("first"), |s| (s.observer, s.at) = (true, Place::Exit));
-    let (image, loaded) = build.load();
-    for packet in packets() {
-        assert_eq!(run(&loaded, &packet), (Verdict::Drop as u32, packet));
+    for engine in ENGINES {
+        let (image, loaded) = build.load(engine);
+        for packet in packets() {
+            assert_eq!(run(&loaded, &packet), (Verdict::Drop as u32, packet));
+        }
+        assert_eq!(exits(&image, &loaded), BTreeMap::from([((2, Verdict::Drop as u32), 3)]));
     }
-    assert_eq!(exits(&image, &loaded), BTreeMap::from([((2, Verdict::Drop as u32), 3)]));
 }
 
 #[test]
@@ -169,9 +179,11 @@ fn a_slot_that_never_proceeds_may_have_others_behind_it() {
     let build = Build::new()
         .slot("end", &several, Some("first"), |s| s.proceed_on = Some(VerdictSet::EMPTY))
         .slot("dead", &several, Some("second"), |_| ());
-    let (image, loaded) = build.load();
-    assert_eq!(run(&loaded, &[0; 64]).0, Verdict::Pass as u32);
-    assert_eq!(exits(&image, &loaded), BTreeMap::from([((0, Verdict::Pass as u32), 1)]));
+    for engine in ENGINES {
+        let (image, loaded) = build.load(engine);
+        assert_eq!(run(&loaded, &[0; 64]).0, Verdict::Pass as u32);
+        assert_eq!(exits(&image, &loaded), BTreeMap::from([((0, Verdict::Pass as u32), 1)]));
+    }
 }
 
 #[test]
@@ -189,7 +201,9 @@ fn the_default_is_the_verdict_of_a_chain_that_proceeded() {
             |s| s.proceed_on = Some(VerdictSet::only(Verdict::Drop)),
         );
         build.default = default;
-        let (_, loaded) = build.load();
-        assert_eq!(run(&loaded, &[0; 64]).0, verdict as u32);
+        for engine in ENGINES {
+            let (_, loaded) = build.load(engine);
+            assert_eq!(run(&loaded, &[0; 64]).0, verdict as u32);
+        }
     }
 }

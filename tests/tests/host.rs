@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use xdpchain_compose::btf::Btf;
 use xdpchain_compose::{
     EXIT_COLUMNS, EXIT_MAP, EXIT_ROWS, Image, Insn, MapDef, MapOwner, MapUse, ProgramImage, Relocation,
     Target,
@@ -93,14 +94,15 @@ fn image(name: &str, insns: Vec<Insn>, maps: Vec<MapUse>, relocations: Vec<Reloc
             name: name.into(),
             insns,
             relocations,
-            func_info: Vec::new(),
-            line_info: Vec::new(),
+            functions: Vec::new(),
+            lines: Vec::new(),
             license: "Dual MIT/GPL".into(),
             frags: true,
             origins: vec![(0, "counter".into())],
         }],
         maps,
-        btf: Vec::new(),
+        fills: Vec::new(),
+        btf: Btf::new(),
     }
 }
 

@@ -85,6 +85,16 @@ pub enum ComposeError {
         /// What to do.
         help: &'static str,
     },
+    /// Programs for packets in several buffers and others in one chain of programs.
+    #[error(
+        "slot `{slot}` and slot `{first}` differ in `xdp.frags`, and programs that tail call each other must not\nhelp: build both with section `xdp.frags`, or neither; the fused engine takes them together"
+    )]
+    MixedFrags {
+        /// The slot that differs from the first.
+        slot: String,
+        /// The first slot.
+        first: String,
+    },
     /// A jump is too far for its encoding.
     #[error(
         "the chain's code is too long: a jump over {distance} instructions in {place}\nhelp: use fewer or smaller modules"

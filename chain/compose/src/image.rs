@@ -1,6 +1,7 @@
 //! What composition yields: programs with symbolic map references, the maps they use, and their BTF.
 
 use crate::Insn;
+use crate::btf::{Btf, Features, FuncInfo, LineInfo, TypeId};
 
 /// A chain ready to be loaded. Everything but file descriptors is in it.
 #[derive(Clone, Debug)]
@@ -9,8 +10,21 @@ pub struct Image {
     pub programs: Vec<ProgramImage>,
     /// Every map that a program refers to, once; [`Target`] indexes this list.
     pub maps: Vec<MapUse>,
-    /// Raw little-endian BTF of all modules together, as `BPF_BTF_LOAD` takes it; empty when no module has any.
-    pub btf: Vec<u8>,
+    /// What the program arrays among the maps hold.
+    pub fills: Vec<Fill>,
+    /// Types of all modules together.
+    pub btf: Btf,
+}
+
+/// A program that a program array of the image holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// The program array, an index into [`Image::maps`].
+    pub map: usize,
+    /// The array's entry.
+    pub index: u32,
+    /// The program, an index into [`Image::programs`].
+    pub program: usize,
 }
 
 /// One program, as `BPF_PROG_LOAD` takes it but for file descriptors.
@@ -22,16 +36,48 @@ pub struct ProgramImage {
     pub insns: Vec<Insn>,
     /// Where map references go into `insns`.
     pub relocations: Vec<Relocation>,
-    /// `struct bpf_func_info` records of 8 octets each (insn_off, type_id), little-endian.
-    pub func_info: Vec<u8>,
-    /// `struct bpf_line_info` records of 16 octets each, little-endian.
-    pub line_info: Vec<u8>,
+    /// Types of its functions: (index of the first instruction, type id in [`Image::btf`]), ascending.
+    pub functions: Vec<(u32, TypeId)>,
+    /// Its source lines: (index of the first instruction, source), ascending.
+    pub lines: Vec<(u32, LineInfo)>,
     /// Licence string, e.g. `Dual MIT/GPL`.
     pub license: String,
     /// `BPF_F_XDP_HAS_FRAGS`.
     pub frags: bool,
     /// Which module an instruction belongs to: (index of its first instruction, module name), ascending.
     pub origins: Vec<(u32, String)>,
+}
+
+/// Types, function types and source lines as system calls take them, little-endian.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DebugInfo {
+    /// What `BPF_BTF_LOAD` takes.
+    pub btf: Vec<u8>,
+    /// For each program, its records.
+    pub programs: Vec<ProgramDebugInfo>,
+}
+
+/// A program's part of [`DebugInfo`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramDebugInfo {
+    /// `struct bpf_func_info` records of 8 octets.
+    pub functions: Vec<u8>,
+    /// `struct bpf_line_info` records of 16 octets.
+    pub lines: Vec<u8>,
+}
+
+impl Image {
+    /// Encodes the debug information for a kernel with these features.
+    pub fn debug_info(&self, features: Features) -> DebugInfo {
+        let mut btf = self.btf.clone();
+        btf.lower_for(features);
+        let encode = |program: &ProgramImage| ProgramDebugInfo {
+            functions: program.functions.iter().flat_map(|&(insn, id)| FuncInfo::record(insn, id)).collect(),
+            lines: program.lines.iter().flat_map(|(insn, line)| line.record(*insn, &mut btf)).collect(),
+        };
+        let programs = self.programs.iter().map(encode).collect();
+        DebugInfo { btf: btf.to_bytes(), programs }
+    }
 }
 
 /// A place in [`ProgramImage::insns`], always the first half of a 64-bit immediate load.

@@ -12,10 +12,14 @@ mod image;
 mod insn;
 mod link;
 pub mod object;
+pub mod tail;
 
 pub use chain::{
     Chain, EXIT_COLUMNS, EXIT_MAP, EXIT_ROWS, EXIT_UNKNOWN, EXIT_VALUE, Module, Slot, proceed_on,
 };
 pub use error::ComposeError;
-pub use image::{Image, InitialData, MapDef, MapOwner, MapType, MapUse, ProgramImage, Relocation, Target};
+pub use image::{
+    DebugInfo, Fill, Image, InitialData, MapDef, MapOwner, MapType, MapUse, ProgramDebugInfo, ProgramImage,
+    Relocation, Target,
+};
 pub use insn::Insn;

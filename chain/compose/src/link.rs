@@ -12,6 +12,8 @@ use crate::chain::{Chain, EXIT_COLUMNS, EXIT_MAP, EXIT_ROWS, EXIT_VALUE, Module}
 use crate::object::Function;
 use crate::{ComposeError, MapDef, MapOwner, MapUse};
 
+/// `BPF_MAP_TYPE_PROG_ARRAY`.
+const PROG_ARRAY: u32 = 3;
 /// `BPF_MAP_TYPE_PERCPU_ARRAY`.
 const PERCPU_ARRAY: u32 = 6;
 
@@ -82,6 +84,23 @@ impl<'a> Linker<'a> {
     /// Index of the packet context in the image, when some module takes part in it.
     pub(crate) fn context_map(&self) -> Option<usize> {
         self.context
+    }
+
+    /// Adds a program array of the chain's, and returns its index.
+    pub(crate) fn add_program_array(&mut self, name: &str, entries: u32) -> usize {
+        self.maps.push(MapUse { owner: MapOwner::Chain, def: plain_map(name, PROG_ARRAY, 4, entries) });
+        self.maps.len() - 1
+    }
+
+    /// Adds a per-CPU array of one entry of `size` octets of the chain's, and returns its index.
+    pub(crate) fn add_scratch(&mut self, name: &str, size: u32) -> usize {
+        self.maps.push(MapUse { owner: MapOwner::Chain, def: plain_map(name, PERCPU_ARRAY, size, 1) });
+        self.maps.len() - 1
+    }
+
+    /// The licence of a module.
+    pub(crate) fn license_of(&self, module: usize) -> String {
+        self.modules[module].object.license.clone()
     }
 
     /// A licence for the whole: the kernel lets a program use GPL-only helpers when its licence is compatible, so a
@@ -277,27 +296,21 @@ fn shift_types(def: &mut MapDef, shift: u32) {
 }
 
 fn exit_counters() -> MapDef {
-    MapDef {
-        name: EXIT_MAP.to_owned(),
-        map_type: PERCPU_ARRAY,
-        key_size: 4,
-        value_size: EXIT_VALUE,
-        max_entries: EXIT_ROWS * EXIT_COLUMNS,
-        flags: 0,
-        btf_key: 0,
-        btf_value: 0,
-        inner: None,
-        initial: None,
-    }
+    plain_map(EXIT_MAP, PERCPU_ARRAY, EXIT_VALUE, EXIT_ROWS * EXIT_COLUMNS)
 }
 
 fn context_definition() -> MapDef {
+    plain_map(CONTEXT_MAP, PERCPU_ARRAY, size_of::<PacketContext>() as u32, 1)
+}
+
+/// A map with keys of four octets and no types.
+fn plain_map(name: &str, map_type: u32, value_size: u32, max_entries: u32) -> MapDef {
     MapDef {
-        name: CONTEXT_MAP.to_owned(),
-        map_type: PERCPU_ARRAY,
+        name: name.to_owned(),
+        map_type,
         key_size: 4,
-        value_size: size_of::<PacketContext>() as u32,
-        max_entries: 1,
+        value_size,
+        max_entries,
         flags: 0,
         btf_key: 0,
         btf_value: 0,

@@ -9,11 +9,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use aya_obj::generated::{
     BPF_F_RDONLY_PROG, BPF_F_XDP_HAS_FRAGS, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_map_type,
 };
-use xdpchain_compose::{Image, MapDef, MapUse, ProgramImage, Target};
+use xdpchain_compose::btf::Features;
+use xdpchain_compose::{DebugInfo, Image, MapDef, MapUse, ProgramDebugInfo, ProgramImage, Target};
 
 use crate::cpus;
 use crate::error::{Error, Result};
-use crate::sys::{self, MapCreate, MapInfo, ProgInfo, ProgLoad};
+use crate::sys::{self, MapCreate, MapFd, MapInfo, ProgInfo, ProgLoad};
 use crate::verifier::Refusal;
 
 /// What must agree for one map to serve as another.
@@ -144,6 +145,8 @@ pub struct Loaded {
     pub program: OwnedFd,
     /// What the kernel says about it.
     pub info: ProgInfo,
+    /// The image's other programs, in order.
+    pub others: Vec<OwnedFd>,
     /// The maps, in the order of [`Image::maps`].
     pub maps: Vec<LoadedMap>,
 }
@@ -156,7 +159,8 @@ pub struct Loaded {
 /// what `existing` fails with.
 pub fn load(image: &Image, existing: &mut dyn FnMut(&MapUse) -> Result<Option<OwnedFd>>) -> Result<Loaded> {
     sys::raise_memlock();
-    let (btf, btf_note) = load_btf(image)?;
+    let debug = image.debug_info(Features::ALL);
+    let (btf, btf_note) = load_btf(image, &debug)?;
     let btf = btf.as_ref().map(AsFd::as_fd);
     let mut maps = Vec::with_capacity(image.maps.len());
     for map in &image.maps {
@@ -165,22 +169,35 @@ pub fn load(image: &Image, existing: &mut dyn FnMut(&MapUse) -> Result<Option<Ow
             None => create_map(map, btf)?,
         });
     }
-    let main = image
-        .programs
-        .first()
-        .ok_or_else(|| Error::Compose("the composition has no program".to_owned().into()))?;
-    let program = load_program(image, main, &maps, btf, btf_note)?;
+    let mut programs = Vec::with_capacity(image.programs.len());
+    for (program, debug) in image.programs.iter().zip(&debug.programs) {
+        programs.push(load_program(program, &maps, btf.map(|fd| (fd, debug)), btf_note.clone())?);
+    }
+    for fill in &image.fills {
+        let name = &image.maps[fill.map].def.name;
+        let program = programs[fill.program].as_raw_fd();
+        maps[fill.map]
+            .fd
+            .try_clone()
+            .and_then(MapFd::new)
+            .and_then(|map| sys::map_update(&map, &fill.index.to_ne_bytes(), &program.to_ne_bytes(), 0))
+            .map_err(|source| Error::Map { action: "fill", name: name.clone(), source })?;
+    }
+    if programs.is_empty() {
+        return Err(Error::Compose("the composition has no program".to_owned().into()));
+    }
+    let program = programs.remove(0);
     let info = sys::prog_info(program.as_fd()).map_err(Error::query("the program just loaded"))?;
-    Ok(Loaded { program, info, maps })
+    Ok(Loaded { program, info, others: programs, maps })
 }
 
 /// Loads the image's BTF. A kernel that does not know some kind of type refuses it: that is told only when the program
 /// turns out to need it.
-fn load_btf(image: &Image) -> Result<(Option<OwnedFd>, Option<String>)> {
+fn load_btf(image: &Image, debug: &DebugInfo) -> Result<(Option<OwnedFd>, Option<String>)> {
     if image.btf.is_empty() {
         return Ok((None, None));
     }
-    match sys::btf_load(&image.btf) {
+    match sys::btf_load(&debug.btf) {
         Ok(fd) => Ok((Some(fd), None)),
         Err((error, _)) if error.raw_os_error() == Some(libc::EPERM) => {
             Err(Error::Permission { action: "load BTF".to_owned(), source: error })
@@ -291,15 +308,14 @@ fn linked(program: &ProgramImage, maps: &[LoadedMap]) -> Vec<xdpchain_compose::I
 }
 
 fn load_program(
-    image: &Image,
     program: &ProgramImage,
     maps: &[LoadedMap],
-    btf: Option<BorrowedFd<'_>>,
+    btf: Option<(BorrowedFd<'_>, &ProgramDebugInfo)>,
     btf_note: Option<String>,
 ) -> Result<OwnedFd> {
     let insns = linked(program, maps);
     let frags = if program.frags { BPF_F_XDP_HAS_FRAGS } else { 0 };
-    let typed = btf.filter(|_| !program.func_info.is_empty());
+    let typed = btf.filter(|_| !program.functions.is_empty());
     // From what is wanted to what any kernel takes. A refusal by the verifier proper ends it: less would not help.
     let mut attempts = vec![(typed, frags)];
     if frags != 0 {
@@ -318,7 +334,7 @@ fn load_program(
             insns: &insns,
             license: &program.license,
             flags,
-            btf: btf.map(|btf| (btf, program.func_info.as_slice(), program.line_info.as_slice())),
+            btf: btf.map(|(btf, debug)| (btf, debug.functions.as_slice(), debug.lines.as_slice())),
         };
         match sys::prog_load(&attempt) {
             Ok(fd) => {
@@ -351,7 +367,7 @@ fn load_program(
         }
     }
     let (error, log) = refusal.unwrap_or_else(|| (io::Error::other("not tried"), String::new()));
-    Err(Error::Verifier(Box::new(Refusal::new(image, program, error, &log, btf_note))))
+    Err(Error::Verifier(Box::new(Refusal::new(program, error, &log, btf_note))))
 }
 
 /// Whether the verifier followed instructions before it refused, so that neither flags nor BTF are at fault.

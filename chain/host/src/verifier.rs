@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 
-use xdpchain_compose::{Image, ProgramImage};
+use xdpchain_compose::ProgramImage;
 
 /// Lines of the log that are shown.
 const TAIL: usize = 20;
@@ -79,14 +79,8 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
-    /// Reads the verifier's `log` of `program` of `image`.
-    pub fn new(
-        image: &Image,
-        program: &ProgramImage,
-        error: io::Error,
-        log: &str,
-        btf: Option<String>,
-    ) -> Self {
+    /// Reads the verifier's `log` of `program`.
+    pub fn new(program: &ProgramImage, error: io::Error, log: &str, btf: Option<String>) -> Self {
         let lines: Vec<&str> = log.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
         let messages = messages(&lines);
         let (message, cause) = message(&messages, &error);
@@ -95,7 +89,7 @@ impl Refusal {
         let last = lines.iter().rev().find_map(|line| insn_of_line(line)).filter(|_| !whole);
         let insn = message.as_deref().and_then(insn_in_message).or(last);
         let source = insn.and_then(|insn| {
-            line_of(image, program, insn).or_else(|| lines.iter().rev().find_map(|line| source_of_line(line)))
+            line_of(program, insn).or_else(|| lines.iter().rev().find_map(|line| source_of_line(line)))
         });
         Self {
             program: program.name.clone(),
@@ -118,26 +112,10 @@ fn origin(program: &ProgramImage, insn: u32) -> Option<String> {
 }
 
 /// The source line of instruction `insn`, by the program's own line records.
-fn line_of(image: &Image, program: &ProgramImage, insn: u32) -> Option<SourceLine> {
-    let word = |record: &[u8], at: usize| {
-        record.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes)
-    };
-    let record =
-        program.line_info.chunks_exact(16).take_while(|r| word(r, 0).is_some_and(|at| at <= insn)).last()?;
-    // struct btf_header: hdr_len at 4, str_off at 16, str_len at 20.
-    let (header, strings, length) = (word(&image.btf, 4)?, word(&image.btf, 16)?, word(&image.btf, 20)?);
-    let start = (header as usize).checked_add(strings as usize)?;
-    let strings = image.btf.get(start..start.checked_add(length as usize)?)?;
-    let text = |at: u32| {
-        let rest = strings.get(at as usize..)?;
-        let end = rest.iter().position(|b| *b == 0)?;
-        Some(String::from_utf8_lossy(&rest[..end]).trim().to_owned())
-    };
-    Some(SourceLine {
-        file: text(word(record, 4)?)?,
-        line: word(record, 12)? >> 10,
-        text: text(word(record, 8)?)?,
-    })
+fn line_of(program: &ProgramImage, insn: u32) -> Option<SourceLine> {
+    let after = program.lines.partition_point(|(first, _)| *first <= insn);
+    let (_, line) = program.lines.get(after.checked_sub(1)?)?;
+    Some(SourceLine { file: line.file.to_string(), line: line.line, text: line.text.trim().to_owned() })
 }
 
 /// `15: (61) r2 = *(u32 *)(r1 +14)`: the index of an instruction.

@@ -1,43 +1,55 @@
-//! Function types and source lines of a fused program, as `BPF_PROG_LOAD` takes them.
+//! A finished program with its function types and source lines, put together.
 
-use super::asm::SourceLine;
-use crate::btf::{Btf, FuncInfo, Linkage, Param, Type, TypeId};
+use super::asm::{Label, Text};
+use crate::ProgramImage;
+use crate::btf::{Btf, Linkage, Param, Type, TypeId, encoding};
 
-/// A function of the program.
-pub(super) struct FunctionType {
-    /// Index of its first instruction.
-    pub(super) at: usize,
-    /// Its type in the image's BTF; one is made when there is none.
-    pub(super) btf: Option<TypeId>,
+/// What is known of a function's type.
+#[derive(Clone, Copy)]
+pub(crate) enum FunctionType {
+    /// What its object says.
+    Given(Option<TypeId>),
+    /// As its object says, but static.
+    Static(Option<TypeId>),
 }
 
-/// Records for the kernel.
-pub(super) struct DebugInfo {
-    pub(super) functions: Vec<u8>,
-    pub(super) lines: Vec<u8>,
+/// A program but for what depends on the BTF of the whole image.
+pub(crate) struct ProgramParts {
+    pub(crate) name: String,
+    pub(crate) text: Text,
+    /// Functions after the main one, in order of their places.
+    pub(crate) functions: Vec<(Label, FunctionType)>,
+    pub(crate) frags: bool,
 }
 
-/// Encodes the records, adding to `btf` the strings and types that they need.
-pub(super) fn encode(
-    btf: &mut Btf,
-    main: &str,
-    functions: &[FunctionType],
-    lines: &[SourceLine],
-) -> DebugInfo {
-    let main_type = main_function(btf, main);
-    let mut made = None;
-    let mut records = Vec::with_capacity(functions.len() * 8);
-    for function in functions {
-        let id = match function.btf {
-            _ if function.at == 0 => main_type,
-            Some(id) => id,
-            // The kernel wants a type for every function or for none.
-            None => *made.get_or_insert_with(|| function_type(btf, "untyped", Vec::new())),
-        };
-        records.extend(FuncInfo::record(function.at as u32, id));
+impl ProgramParts {
+    /// Adds to `btf` the types that the functions still need.
+    pub(crate) fn encode(self, btf: &mut Btf, license: String) -> ProgramImage {
+        let mut untyped = None;
+        let mut functions = vec![(0, main_function(btf, &self.name))];
+        for (label, function) in &self.functions {
+            let id = match function {
+                FunctionType::Given(Some(id)) => *id,
+                FunctionType::Static(Some(id)) => static_copy(btf, *id),
+                // The kernel wants a type for every function or for none.
+                FunctionType::Given(None) | FunctionType::Static(None) => {
+                    *untyped.get_or_insert_with(|| function_type(btf, "untyped", Vec::new()))
+                }
+            };
+            functions.push((self.text.place(*label) as u32, id));
+        }
+        let lines = self.text.lines.into_iter().map(|line| (line.insn as u32, line.source)).collect();
+        ProgramImage {
+            name: self.name,
+            insns: self.text.insns,
+            relocations: self.text.relocations,
+            functions,
+            lines,
+            license,
+            frags: self.frags,
+            origins: self.text.origins,
+        }
     }
-    let lines = lines.iter().flat_map(|line| line.source.record(line.insn as u32, btf)).collect();
-    DebugInfo { functions: records, lines }
 }
 
 /// `int name(struct xdp_md *ctx)`.
@@ -49,13 +61,17 @@ fn main_function(btf: &mut Btf, name: &str) -> TypeId {
 
 /// A static function that returns `int`.
 fn function_type(btf: &mut Btf, name: &str, params: Vec<Param>) -> TypeId {
-    let int = btf.push(Type::Int {
-        name: "int".into(),
-        size: 4,
-        encoding: crate::btf::encoding::SIGNED,
-        offset: 0,
-        bits: 32,
-    });
+    let int =
+        btf.push(Type::Int { name: "int".into(), size: 4, encoding: encoding::SIGNED, offset: 0, bits: 32 });
     let proto = btf.push(Type::FuncProto { ret: int, params });
     btf.push(Type::Func { name: name.into(), proto, linkage: Linkage::Static })
+}
+
+fn static_copy(btf: &mut Btf, id: TypeId) -> TypeId {
+    match btf.get(id).cloned() {
+        Some(Type::Func { name, proto, .. }) => {
+            btf.push(Type::Func { name, proto, linkage: Linkage::Static })
+        }
+        _ => id,
+    }
 }

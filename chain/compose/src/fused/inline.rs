@@ -13,17 +13,17 @@ use crate::{ComposeError, Insn, Target};
 const KEEP_FP_PLAIN: &str = "compile the module with clang or bpf-linker at -O2; hand-written code must only load, store and copy by r10";
 
 /// How a function's references are to be filled in.
-pub(super) struct Links<'a> {
+pub(crate) struct Links<'a> {
     /// The module's name, for errors and source lines.
-    pub(super) module: &'a str,
+    pub(crate) module: &'a str,
     /// For each map of the object, its index in the image.
-    pub(super) maps: &'a [usize],
+    pub(crate) maps: &'a [usize],
     /// For each function of the object, its label, when it is part of the image.
-    pub(super) functions: &'a [Option<Label>],
+    pub(crate) functions: &'a [Option<Label>],
 }
 
 /// Emits `function` with its frame `frame` octets lower and its exits going to `exit`.
-pub(super) fn main(
+pub(crate) fn main(
     asm: &mut Assembler,
     function: &Function,
     links: &Links<'_>,
@@ -34,7 +34,7 @@ pub(super) fn main(
 }
 
 /// Emits `function` as a subprogram.
-pub(super) fn subprogram(
+pub(crate) fn subprogram(
     asm: &mut Assembler,
     function: &Function,
     links: &Links<'_>,
@@ -122,11 +122,11 @@ fn copy(
         }
         if insn.code == code::CALL {
             match (insn.src(), insn.imm) {
-                (call::HELPER, helper::TAIL_CALL) => {
+                (call::HELPER, helper::TAIL_CALL) if inlined.is_some() => {
                     return Err(error(
                         i,
-                        "calls `bpf_tail_call`, after which the chain would not come back".into(),
-                        "a module with tail calls cannot be in a fused chain yet; run it alone on its interface",
+                        "calls `bpf_tail_call` where the chain would not come back".into(),
+                        "this is a defect of xdpchain: a module with tail calls is to be called, not inlined",
                     ));
                 }
                 (call::KFUNC, _) => {

@@ -1,5 +1,7 @@
 //! Logs as kernels wrote them: 6.18 with all of what its log can hold, and the shorter form of 5.x.
 
+use xdpchain_compose::btf::LineInfo;
+
 use super::*;
 
 /// The refusal that `log` makes of a program whose instructions 0 to 4 are the chain's own and 5 to 9 are of `first`.
@@ -8,14 +10,13 @@ fn refusal(errno: i32, log: &str) -> Refusal {
         name: "edge".into(),
         insns: Vec::new(),
         relocations: Vec::new(),
-        func_info: Vec::new(),
-        line_info: Vec::new(),
+        functions: Vec::new(),
+        lines: Vec::new(),
         license: String::new(),
         frags: false,
         origins: vec![(0, String::new()), (1, "first".into()), (10, "second".into())],
     };
-    let image = Image { programs: Vec::new(), maps: Vec::new(), btf: Vec::new() };
-    Refusal::new(&image, &program, io::Error::from_raw_os_error(errno), log, None)
+    Refusal::new(&program, io::Error::from_raw_os_error(errno), log, None)
 }
 
 #[track_caller]
@@ -94,45 +95,34 @@ fn the_source_line_is_taken_from_the_log_when_the_program_has_none() {
 }
 
 #[test]
-fn the_programs_own_line_records_come_first() {
-    // A BTF header with a string section behind it, and two line records.
-    let strings = b"\0acl.c\0  return rule;\0";
-    let mut btf = vec![0x9f, 0xeb, 1, 0];
-    for word in [24u32, 0, 0, 0, strings.len() as u32] {
-        btf.extend(word.to_le_bytes());
-    }
-    btf.extend(strings);
-    let mut line_info = Vec::new();
-    for (insn, file, text, line) in [(0u32, 0u32, 0u32, 0u32), (6, 1, 7, 23 << 10 | 5)] {
-        for word in [insn, file, text, line] {
-            line_info.extend(word.to_le_bytes());
-        }
-    }
-    let image = Image { programs: Vec::new(), maps: Vec::new(), btf };
+fn the_source_line_is_the_programs_own_before_the_logs() {
+    let line = |file: &str, text: &str, line| LineInfo {
+        offset: 0,
+        file: file.into(),
+        text: text.into(),
+        line,
+        column: 5,
+    };
     let mut program = ProgramImage {
         name: "edge".into(),
         insns: Vec::new(),
         relocations: Vec::new(),
-        func_info: Vec::new(),
-        line_info,
+        functions: Vec::new(),
+        lines: vec![(0, line("", "", 0)), (6, line("acl.c", "    return rule;", 23))],
         license: String::new(),
         frags: false,
         origins: vec![(0, "acl".into())],
     };
     let error = || io::Error::from_raw_os_error(libc::EACCES);
-    let refusal = Refusal::new(&image, &program, error(), log!("bounds"), None);
+    let refusal = Refusal::new(&program, error(), log!("bounds"), None);
     let wanted = SourceLine { file: "acl.c".into(), line: 23, text: "return rule;".into() };
     assert_eq!(refusal.source, Some(wanted));
     let text = refusal.to_string();
     assert!(text.contains("in module `acl`"), "{text}");
     assert!(text.contains("\n  at acl.c:23 (instruction 11): `return rule;`\n"), "{text}");
 
-    program.line_info.truncate(20);
-    let damaged = Image { btf: vec![0xff; 30], ..image };
-    assert!(
-        Refusal::new(&damaged, &program, error(), log!("bounds"), None).source.is_some(),
-        "from the log then"
-    );
+    program.lines.clear();
+    assert!(Refusal::new(&program, error(), log!("bounds"), None).source.is_some(), "from the log then");
 }
 
 #[test]

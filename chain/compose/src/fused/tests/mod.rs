@@ -1,4 +1,4 @@
-//! Fused programs run by an interpreter, against a model of what a chain means.
+//! Composed programs run by an interpreter, against a model of what a chain means.
 
 mod model;
 mod module;
@@ -9,7 +9,9 @@ use xdpchain_spec::{ChainDefault, ModuleSpec, ObjectRef, Place, SlotSpec, Verdic
 
 use super::*;
 use crate::chain::{EXIT_MAP, Module, Slot};
+use crate::insn::{FP, code};
 use crate::object::Object;
+use crate::{Insn, ProgramImage};
 use model::Behaviour;
 use vm::Vm;
 
@@ -22,8 +24,10 @@ fn spec() -> ModuleSpec {
     ModuleSpec::new(ObjectRef::File("test.o".into()))
 }
 
+type Engine = fn(&Chain<'_>) -> Result<Image, ComposeError>;
+
 /// Composes the drawn slots, each a module of its own.
-fn fuse(slots: &Drawn, default: ChainDefault) -> Result<Image, ComposeError> {
+fn make(engine: Engine, slots: &Drawn, default: ChainDefault) -> Result<Image, ComposeError> {
     let objects: Vec<Object> = slots.iter().map(|(_, behaviour)| module::object(behaviour)).collect();
     let spec = spec();
     let modules = slots
@@ -33,7 +37,7 @@ fn fuse(slots: &Drawn, default: ChainDefault) -> Result<Image, ComposeError> {
         .collect();
     let slots =
         slots.iter().enumerate().map(|(i, (slot, _))| Slot { spec: slot, row: 63 - i as u32 }).collect();
-    compose(&Chain { name: "test", default, modules, slots })
+    engine(&Chain { name: "test", default, modules, slots })
 }
 
 fn behaviours() -> impl Strategy<Value = Behaviour> {
@@ -84,65 +88,77 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
-    fn a_fused_chain_does_what_the_model_says(slots in slots(), default in defaults(), packet in packets()) {
+    fn a_chain_does_what_the_model_says(slots in slots(), default in defaults(), packet in packets()) {
         prop_assume!(slots.iter().any(|(s, _)| s.at == Place::Order));
-        let image = fuse(&slots, default).unwrap();
-        let expected = model::run(&slots, default, &packet);
-        let mut vm = Vm::new(&image, &packet);
-        prop_assert_eq!(vm.run(&image), expected.verdict);
-        prop_assert_eq!(&vm.packet, &expected.packet);
-        let exits = vm.words(&image, EXIT_MAP);
-        let mut counted = 0;
-        for i in 0..slots.len() {
-            let runs = vm.maps[image.maps.iter().position(|m| m.owner == crate::MapOwner::Module(format!("m{i}"))).unwrap()][0];
-            prop_assert_eq!(runs, u8::from(expected.ran[i]), "slot {}", i);
-            let row = (63 - i) * 8 * 2;
-            for column in 0..5 {
-                let here = i == expected.ended && column == expected.verdict as usize;
-                let wanted = if here { [1, PACKET as u64] } else { [0, 0] };
-                prop_assert_eq!(&exits[row + column * 2..][..2], &wanted, "row of slot {}, column {}", i, column);
-                counted += exits[row + column * 2];
-            }
-            prop_assert_eq!(exits[row + 10], u64::from(expected.unknown[i]));
-        }
-        prop_assert_eq!(counted, 1);
+        check(compose, &slots, default, &packet)?;
+        check(crate::tail::compose, &slots, default, &packet)?;
     }
 
     #[test]
-    fn every_jump_stays_within_its_function(slots in slots(), default in defaults()) {
+    fn every_instruction_is_reached_by_jumps_within_its_function(slots in slots(), default in defaults()) {
         prop_assume!(slots.iter().any(|(s, _)| s.at == Place::Order));
-        let image = fuse(&slots, default).unwrap();
-        let program = &image.programs[0];
-        let starts: Vec<usize> = program
-            .func_info
-            .chunks_exact(8)
-            .map(|c| u32::from_le_bytes(c[..4].try_into().unwrap()) as usize)
-            .collect();
-        let function = |insn: usize| starts.iter().filter(|s| **s <= insn).count();
-        let mut reached = vec![false; program.insns.len()];
-        for start in &starts {
-            reached[*start] = true;
-        }
-        let mut wide = false;
-        for (i, insn) in program.insns.iter().enumerate() {
-            if std::mem::take(&mut wide) {
-                reached[i] = true;
-                if i + 1 < reached.len() { reached[i + 1] = true; }
-                continue;
-            }
-            wide = insn.is_wide();
-            if insn.is_branch() {
-                let to = (i as i64 + 1 + insn.distance()) as usize;
-                prop_assert_eq!(function(i), function(to));
-                reached[to] = true;
-            }
-            if !matches!(insn.code, code::JA | code::EXIT) && i + 1 < reached.len() {
-                reached[i + 1] = true;
+        for engine in [compose as Engine, crate::tail::compose] {
+            for program in &make(engine, &slots, default).unwrap().programs {
+                check_flow(program)?;
             }
         }
-        // The verifier refuses instructions that nothing leads to.
-        prop_assert_eq!(reached.iter().position(|r| !r), None);
     }
+}
+
+fn check(engine: Engine, slots: &Drawn, default: ChainDefault, packet: &[u8]) -> Result<(), TestCaseError> {
+    let image = make(engine, slots, default).unwrap();
+    let expected = model::run(slots, default, packet);
+    let mut vm = Vm::new(&image, packet);
+    prop_assert_eq!(vm.run(&image), expected.verdict);
+    prop_assert_eq!(&vm.packet, &expected.packet);
+    let exits = vm.words(&image, EXIT_MAP);
+    let mut counted = 0;
+    for i in 0..slots.len() {
+        let owner = crate::MapOwner::Module(format!("m{i}"));
+        let runs = vm.maps[image.maps.iter().position(|m| m.owner == owner).unwrap()][0];
+        prop_assert_eq!(runs, u8::from(expected.ran[i]), "slot {}", i);
+        let row = (63 - i) * 8 * 2;
+        for column in 0..5 {
+            let here = i == expected.ended && column == expected.verdict as usize;
+            let wanted = if here { [1, PACKET as u64] } else { [0, 0] };
+            prop_assert_eq!(&exits[row + column * 2..][..2], &wanted, "row of slot {}, column {}", i, column);
+            counted += exits[row + column * 2];
+        }
+        prop_assert_eq!(exits[row + 10], u64::from(expected.unknown[i]));
+    }
+    prop_assert_eq!(counted, 1);
+    Ok(())
+}
+
+/// The verifier refuses instructions that nothing leads to, and jumps between functions.
+fn check_flow(program: &ProgramImage) -> Result<(), TestCaseError> {
+    let starts: Vec<usize> = program.functions.iter().map(|(insn, _)| *insn as usize).collect();
+    let function = |insn: usize| starts.iter().filter(|s| **s <= insn).count();
+    // One more than there are, for what would run on past the end.
+    let mut reached = vec![false; program.insns.len() + 1];
+    for start in &starts {
+        reached[*start] = true;
+    }
+    let mut wide = false;
+    for (i, insn) in program.insns.iter().enumerate() {
+        if std::mem::take(&mut wide) {
+            reached[i] = true;
+            reached[i + 1] = true;
+            continue;
+        }
+        wide = insn.is_wide();
+        if insn.is_branch() {
+            let to = (i as i64 + 1 + insn.distance()) as usize;
+            prop_assert_eq!(function(i), function(to));
+            reached[to] = true;
+        }
+        if !matches!(insn.code, code::JA | code::EXIT) {
+            reached[i + 1] = true;
+        }
+    }
+    prop_assert!(!reached.pop().unwrap(), "the last instruction runs on past the end");
+    prop_assert_eq!(reached.iter().position(|r| !r), None);
+    Ok(())
 }
 
 #[test]
@@ -156,11 +172,10 @@ fn code_that_cannot_be_inlined_is_named() {
         exit_inside: false,
         loops: false,
     };
-    let refusals: [(Insn, &str); 5] = [
+    let refusals: [(Insn, &str); 4] = [
         (Insn::new(code::STX_DW, 1, FP, 0, 0), "stores the frame pointer itself"),
         (Insn::new(code::ADD64_REG, 1, FP, 0, 0), "computes with the frame pointer itself"),
         (Insn::new(0x1d, 1, FP, 0, 0), "compares the frame pointer"),
-        (Insn::new(code::CALL, 0, 0, 0, helper::TAIL_CALL), "`bpf_tail_call`"),
         (Insn::new(code::JA, 0, 0, 1000, 0), "a jump out of the function"),
     ];
     for (insn, what) in refusals {

@@ -1,6 +1,6 @@
 //! An interpreter of the instructions that the tests use, with memory that traps when it is touched out of place.
 //!
-//! It knows the one helper that composed code calls and array maps; a map's per-CPU value is its only one.
+//! It knows the two helpers that composed code calls and array maps; a map's per-CPU value is its only one.
 
 use crate::insn::{call, class, code, helper};
 use crate::{Image, Target};
@@ -32,7 +32,7 @@ impl Vm {
 
     /// Runs the image's first program and returns what the kernel would take as the verdict.
     pub(super) fn run(&mut self, image: &Image) -> u32 {
-        self.call(image, 0, [CTX, 0, 0, 0, 0]) as u32
+        self.call(image, 0, 0, [CTX, 0, 0, 0, 0]) as u32
     }
 
     /// A map of the image by name, as numbers of 8 octets.
@@ -41,8 +41,8 @@ impl Vm {
         self.maps[map].chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().unwrap())).collect()
     }
 
-    fn call(&mut self, image: &Image, mut pc: usize, args: [u64; 5]) -> u64 {
-        let program = &image.programs[0];
+    fn call(&mut self, image: &Image, program: usize, mut pc: usize, args: [u64; 5]) -> u64 {
+        let (index, program) = (program, &image.programs[program]);
         let mut r = [0u64; 11];
         r[1..6].copy_from_slice(&args);
         self.stacks.push(vec![0xcc; 512]);
@@ -60,9 +60,20 @@ impl Vm {
                     let args = [r[1], r[2], r[3], r[4], r[5]];
                     r[0] = match insn.src() {
                         call::SUBPROGRAM => {
-                            self.call(image, (pc as i64 + i64::from(insn.imm)) as usize, args)
+                            self.call(image, index, (pc as i64 + i64::from(insn.imm)) as usize, args)
                         }
                         _ if insn.imm == helper::MAP_LOOKUP_ELEM => self.look_up(image, args[0], args[1]),
+                        _ if insn.imm == helper::TAIL_CALL => {
+                            let map = ((args[1] - MAPS) / MAP_STEP) as usize;
+                            let held =
+                                image.fills.iter().find(|f| f.map == map && u64::from(f.index) == args[2]);
+                            if let Some(held) = held {
+                                // The program that is called takes the place, and the stack, of the one that calls.
+                                self.stacks.pop();
+                                return self.call(image, held.program, 0, [args[0], 0, 0, 0, 0]);
+                            }
+                            u64::MAX
+                        }
                         _ => panic!("helper {}", insn.imm),
                     };
                     // What a call leaves in the argument registers is nobody's business.

@@ -1,0 +1,319 @@
+//! The chain's own code between modules, the same for every engine.
+//!
+//! Stack of a program that modules are inlined into, from the frame pointer down:
+//!
+//! | octets | what |
+//! |---|---|
+//! | -8..0 | the `xdp_md` pointer, for every slot to start with |
+//! | -16..-12 | the verdict: kept for observers, then final |
+//! | -12..-8 | key of the exit counters |
+//!
+//! and the modules' frames below `FRAME`. Between slots only r0, the verdict, is live.
+
+use xdpchain_abi::PacketContext;
+use xdpchain_spec::{ChainDefault, Verdict, VerdictSet};
+
+use super::asm::{Assembler, Label};
+use super::debug::FunctionType;
+use super::inline::{self, Links};
+use super::plan::{Planned, SlotFunctions};
+use crate::btf::{LineInfo, Name};
+use crate::chain::{Chain, EXIT_COLUMNS, EXIT_UNKNOWN};
+use crate::insn::{FP, call, code, helper};
+use crate::link::Linker;
+use crate::{ComposeError, Insn};
+
+/// Octets of a program's stack that are the chain's own.
+const FRAME: i16 = 16;
+const CTX: i16 = -8;
+const VERDICT: i16 = -16;
+const KEY: i16 = -12;
+
+/// Bit of a return value that ends the chain whatever `proceed_on` says.
+const FINAL: i32 = xdpchain_abi::XDPCHAIN_FINAL as i32;
+
+/// Offsets in `struct xdp_md`.
+const XDP_MD_DATA: i16 = 0;
+const XDP_MD_DATA_END: i16 = 4;
+
+/// Where a verdict waits while observers run.
+#[derive(Clone, Copy)]
+pub(crate) enum Keep {
+    /// On the stack: they run in the same program.
+    Stack,
+    /// In the first four octets of this per-CPU array's entry: each runs in a program of its own.
+    Map(usize),
+}
+
+/// Writes the chain's own code.
+pub(crate) struct Glue<'a> {
+    linker: &'a Linker<'a>,
+    chain: &'a Chain<'a>,
+    /// What stands for a source file in a verifier log or a dump.
+    file: Name,
+    keep: Keep,
+}
+
+impl<'a> Glue<'a> {
+    pub(crate) fn new(chain: &'a Chain<'a>, linker: &'a Linker<'a>, keep: Keep) -> Self {
+        Self { linker, chain, file: format!("xdpchain/{}", chain.name).into(), keep }
+    }
+
+    /// Says in a verifier log or a dump what the next instructions are for.
+    pub(crate) fn say(&self, asm: &mut Assembler, text: String) {
+        asm.line(LineInfo { offset: 0, file: self.file.clone(), text: text.into(), line: 0, column: 0 });
+    }
+
+    /// The first instructions of a program.
+    pub(crate) fn enter(&self, asm: &mut Assembler, text: &str) {
+        asm.origin("");
+        self.say(asm, text.to_owned());
+        asm.mem(code::STX_DW, FP, 1, CTX, 0);
+    }
+
+    /// The packet context as it is before the first slot.
+    pub(crate) fn clear_context(&self, asm: &mut Assembler) {
+        let Some(context) = self.linker.context_map() else { return };
+        let ready = asm.label();
+        self.say(asm, "clear the packet context".into());
+        look_up_first(asm, context);
+        asm.jump_if(code::JEQ_IMM, 0, 0, ready);
+        for offset in (0..size_of::<PacketContext>() as i16).step_by(8) {
+            asm.mem(code::ST_DW, 0, 0, offset, 0);
+        }
+        asm.place(ready);
+    }
+
+    /// The slot's main body; afterwards r0 is what it returned.
+    pub(crate) fn body(
+        &self,
+        asm: &mut Assembler,
+        slot: &Planned<'_>,
+        functions: &SlotFunctions,
+    ) -> Result<(), ComposeError> {
+        self.say(asm, format!("enter slot `{}`", slot.name));
+        asm.mem(code::LDX_DW, 1, FP, CTX, 0);
+        if slot.called {
+            let main = functions.labels[slot.program.function].expect("a called main body is a function");
+            asm.function(Insn::new(code::CALL, 0, call::SUBPROGRAM, 0, 0), main);
+        } else {
+            asm.origin(self.chain.modules[slot.module].name);
+            let exit = asm.label();
+            inline::main(asm, slot.main(), &self.links(slot, functions), FRAME, exit)?;
+            asm.place(exit);
+            asm.origin("");
+        }
+        Ok(())
+    }
+
+    /// The functions of a slot, after the code that calls them; returns where each starts and what it is.
+    pub(crate) fn functions(
+        &self,
+        asm: &mut Assembler,
+        slot: &Planned<'_>,
+        functions: &SlotFunctions,
+    ) -> Result<Vec<(Label, FunctionType)>, ComposeError> {
+        let mut starts = Vec::new();
+        for &index in &functions.functions {
+            let function = &slot.object.functions[index];
+            let label = functions.labels[index].expect("what is listed has a label");
+            asm.origin(self.chain.modules[slot.module].name);
+            asm.place(label);
+            self.say(asm, format!("function `{}`", function.name));
+            inline::subprogram(asm, function, &self.links(slot, functions))?;
+            let btf = self.linker.function_type(slot.module, function);
+            // A program is global in BTF, but called from the chain it is a function like any other.
+            let own = slot.called && index == slot.program.function;
+            starts.push((label, if own { FunctionType::Static(btf) } else { FunctionType::Given(btf) }));
+        }
+        Ok(starts)
+    }
+
+    fn links<'b>(&'b self, slot: &Planned<'_>, functions: &'b SlotFunctions) -> Links<'b> {
+        Links {
+            module: self.chain.modules[slot.module].name,
+            maps: self.linker.module_maps(slot.module),
+            functions: &functions.labels,
+        }
+    }
+
+    /// From the return value in r0 to `next` with a verdict in `proceed_on`, or to `end` with one that is not.
+    ///
+    /// Without `proceed_on` every verdict leads to `end`.
+    pub(crate) fn decision(
+        &self,
+        asm: &mut Assembler,
+        slot: &Planned<'_>,
+        proceed_on: Option<VerdictSet>,
+        next: Label,
+        end: Label,
+    ) {
+        let (unknown, decide, stop) = (asm.label(), asm.label(), asm.label());
+        self.say(asm, format!("after slot `{}`", slot.name));
+        // The kernel reads 32 bits of r0, so 32 bits are what the module said.
+        asm.op(code::MOV32_REG, 0, 0, 0);
+        asm.jump_if(code::JGT_IMM, 0, Verdict::Redirect as i32, unknown);
+        asm.place(decide);
+        if let Some(set) = proceed_on {
+            test(asm, set, next);
+        }
+        asm.place(stop);
+        ended_in(asm, slot);
+        asm.jump(end);
+
+        asm.place(unknown);
+        self.say(asm, format!("slot `{}` returned no verdict", slot.name));
+        asm.op(code::MOV64_REG, 1, 0, 0);
+        asm.op(code::AND64_IMM, 1, 0, !FINAL);
+        let no_verdict = asm.label();
+        asm.jump_if(code::JGT_IMM, 1, Verdict::Redirect as i32, no_verdict);
+        asm.op(code::MOV64_REG, 0, 1, 0);
+        asm.jump(stop);
+        asm.place(no_verdict);
+        let counted = asm.label();
+        asm.mem(code::ST_W, FP, 0, KEY, key(slot, EXIT_UNKNOWN));
+        look_up(asm, self.linker.exit_map());
+        asm.jump_if(code::JEQ_IMM, 0, 0, counted);
+        add_packet(asm);
+        asm.place(counted);
+        asm.op(code::MOV64_IMM, 0, 0, slot.on_unknown as i32);
+        asm.jump(decide);
+    }
+
+    /// Keeps the verdict in r0 while observers run; r0 stays as it is when it is kept on the stack.
+    pub(crate) fn keep_verdict(&self, asm: &mut Assembler) {
+        match self.keep {
+            Keep::Stack => asm.mem(code::STX_W, FP, 0, VERDICT, 0),
+            Keep::Map(map) => {
+                asm.op(code::MOV64_REG, 6, 0, 0);
+                let missing = asm.label();
+                look_up_first(asm, map);
+                asm.jump_if(code::JEQ_IMM, 0, 0, missing);
+                asm.mem(code::STX_W, 0, 6, 0, 0);
+                asm.place(missing);
+            }
+        }
+    }
+
+    /// Brings the kept verdict back to r0.
+    pub(crate) fn kept_verdict(&self, asm: &mut Assembler) {
+        match self.keep {
+            Keep::Stack => asm.mem(code::LDX_W, 0, FP, VERDICT, 0),
+            Keep::Map(map) => {
+                let missing = asm.label();
+                look_up_first(asm, map);
+                // A per-CPU array has its first entry; the verifier does not know, and 0 is XDP_ABORTED.
+                asm.jump_if(code::JEQ_IMM, 0, 0, missing);
+                asm.mem(code::LDX_W, 0, 0, 0, 0);
+                asm.place(missing);
+            }
+        }
+    }
+
+    /// Keeps PASS, the verdict of a chain in which only observers ran.
+    pub(crate) fn keep_pass(&self, asm: &mut Assembler) {
+        asm.op(code::MOV64_IMM, 0, 0, Verdict::Pass as i32);
+        self.keep_verdict(asm);
+    }
+
+    /// From the last verdict in r0 to the chain's, in `slot`, the last one.
+    pub(crate) fn finish(&self, asm: &mut Assembler, slot: &Planned<'_>) {
+        self.say(asm, format!("slot `{}` was the last", slot.name));
+        match self.chain.default {
+            ChainDefault::Keep => {}
+            ChainDefault::Pass => asm.op(code::MOV64_IMM, 0, 0, Verdict::Pass as i32),
+            ChainDefault::Drop => asm.op(code::MOV64_IMM, 0, 0, Verdict::Drop as i32),
+        }
+        ended_in(asm, slot);
+    }
+
+    /// Counts the packet at the slot where its chain ended, by the verdict in r0, which r6 is afterwards.
+    pub(crate) fn count(&self, asm: &mut Assembler) {
+        self.say(asm, "count the packet where its chain ended".into());
+        asm.op(code::MOV64_REG, 6, 0, 0);
+        asm.mem(code::LDX_W, 1, FP, KEY, 0);
+        asm.op(code::ADD64_REG, 1, 6, 0);
+        asm.mem(code::STX_W, FP, 1, KEY, 0);
+        let out = asm.label();
+        look_up(asm, self.linker.exit_map());
+        asm.jump_if(code::JEQ_IMM, 0, 0, out);
+        add_packet(asm);
+        asm.place(out);
+    }
+
+    /// Tells the final verdict, in r6, to the slots that run at exit.
+    pub(crate) fn tell_verdict(&self, asm: &mut Assembler) {
+        let Some(context) = self.linker.context_map() else { return };
+        let missing = asm.label();
+        self.say(asm, "tell the final verdict to what runs at exit".into());
+        look_up_first(asm, context);
+        asm.jump_if(code::JEQ_IMM, 0, 0, missing);
+        asm.mem(code::STX_B, 0, 6, std::mem::offset_of!(PacketContext, verdict) as i16, 0);
+        asm.place(missing);
+    }
+
+    /// Goes on in the program at `index` of a program array. What follows runs when there is none.
+    pub(crate) fn tail_call(&self, asm: &mut Assembler, map: usize, index: usize) {
+        asm.mem(code::LDX_DW, 1, FP, CTX, 0);
+        asm.load_map(2, map);
+        asm.op(code::MOV64_IMM, 3, 0, index as i32);
+        asm.emit(Insn::new(code::CALL, 0, call::HELPER, 0, helper::TAIL_CALL));
+    }
+}
+
+/// Marks `slot` as where the chain ended.
+pub(crate) fn ended_in(asm: &mut Assembler, slot: &Planned<'_>) {
+    asm.mem(code::ST_W, FP, 0, KEY, key(slot, 0));
+}
+
+/// Jumps to `next` when the verdict in r0 is in `set`.
+fn test(asm: &mut Assembler, set: VerdictSet, next: Label) {
+    let others: VerdictSet = Verdict::ALL.into_iter().filter(|v| !set.contains(*v)).collect();
+    match (set.iter().collect::<Vec<_>>().as_slice(), others.iter().collect::<Vec<_>>().as_slice()) {
+        // Never true, and known to be so. The verifier wants a way to every instruction before it finds out which
+        // ones are dead, and removes those.
+        ([], _) => asm.jump_if(code::JGT_IMM, 0, Verdict::Redirect as i32, next),
+        (_, []) => asm.jump(next),
+        ([one], _) => asm.jump_if(code::JEQ_IMM, 0, *one as i32, next),
+        (_, [one]) => asm.jump_if(code::JNE_IMM, 0, *one as i32, next),
+        _ => {
+            asm.op(code::MOV64_IMM, 1, 0, set.bits() as i32);
+            asm.op(code::RSH64_REG, 1, 0, 0);
+            asm.op(code::AND64_IMM, 1, 0, 1);
+            asm.jump_if(code::JNE_IMM, 1, 0, next);
+        }
+    }
+}
+
+/// Key of the slot's exit counter in `column`.
+fn key(slot: &Planned<'_>, column: u32) -> i32 {
+    (slot.row * EXIT_COLUMNS + column) as i32
+}
+
+/// Adds one packet and its octets to the counter that r0 points to.
+fn add_packet(asm: &mut Assembler) {
+    asm.mem(code::LDX_DW, 1, FP, CTX, 0);
+    asm.mem(code::LDX_W, 2, 1, XDP_MD_DATA_END, 0);
+    asm.mem(code::LDX_W, 3, 1, XDP_MD_DATA, 0);
+    asm.op(code::SUB64_REG, 2, 3, 0);
+    asm.mem(code::LDX_DW, 3, 0, 0, 0);
+    asm.op(code::ADD64_IMM, 3, 0, 1);
+    asm.mem(code::STX_DW, 0, 3, 0, 0);
+    asm.mem(code::LDX_DW, 3, 0, 8, 0);
+    asm.op(code::ADD64_REG, 3, 2, 0);
+    asm.mem(code::STX_DW, 0, 3, 8, 0);
+}
+
+/// r0 becomes the address of the entry of `map` whose key is at `KEY`, or 0.
+fn look_up(asm: &mut Assembler, map: usize) {
+    asm.op(code::MOV64_REG, 2, FP, 0);
+    asm.op(code::ADD64_IMM, 2, 0, i32::from(KEY));
+    asm.load_map(1, map);
+    asm.emit(Insn::new(code::CALL, 0, call::HELPER, 0, helper::MAP_LOOKUP_ELEM));
+}
+
+/// r0 becomes the address of the first entry of `map`, or 0.
+fn look_up_first(asm: &mut Assembler, map: usize) {
+    asm.mem(code::ST_W, FP, 0, KEY, 0);
+    look_up(asm, map);
+}
