@@ -34,13 +34,15 @@ impl<'a> NetnsLock<'a> {
     pub(crate) fn try_acquire(places: &'a NetnsPlaces) -> Result<Option<Self>> {
         let file = open(places)?;
         let locked = sys::try_lock_exclusive(&file).map_err(Error::io("lock", places.lock()))?;
-        Ok((locked && sys::same_file(&file, &places.lock())).then_some(Self { places, _file: file }))
+        let ours = locked && sys::same_file(&file, &places.lock());
+        // Made only when it is held: dropping one that is not would remove the holder's lock file.
+        Ok(ours.then(|| Self { places, _file: file }))
     }
 }
 
 fn open(places: &NetnsPlaces) -> Result<File> {
     let path = places.lock();
-    let mut tries = 10;
+    let mut tries = 1000;
     loop {
         make_directory(&places.run)?;
         match OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path) {
@@ -76,6 +78,7 @@ mod tests {
             NetnsPlaces { pins: directory.path().join("p/pins/1"), run: directory.path().join("r/run/1") };
         let lock = NetnsLock::acquire(&places).expect("free");
         assert!(NetnsLock::try_acquire(&places).expect("no failure").is_none());
+        assert!(places.lock().exists(), "who does not get the lock leaves it alone");
         drop(lock);
         assert!(!places.run.exists());
         assert!(NetnsLock::try_acquire(&places).expect("no failure").is_some());

@@ -168,11 +168,17 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Makes a directory that only its owner may enter, and those above it.
 pub(crate) fn make_directory(path: &Path) -> Result<()> {
-    // Another command may remove an empty directory above between two of these steps.
-    let mut tries = 3;
+    // Another command may remove an empty directory between two of these steps; then one above is missing, or this one
+    // was there and is not any more.
+    let raced = |e: &io::Error| match e.kind() {
+        io::ErrorKind::NotFound => true,
+        io::ErrorKind::AlreadyExists => !path.exists() || path.is_dir(),
+        _ => false,
+    };
+    let mut tries = 1000;
     loop {
         match DirBuilder::new().recursive(true).mode(0o700).create(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound && tries > 0 => tries -= 1,
+            Err(e) if raced(&e) && tries > 0 => tries -= 1,
             other => return other.map_err(Error::io("create", path)),
         }
     }
