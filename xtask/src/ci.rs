@@ -76,7 +76,7 @@ pub(crate) fn everything(no_install: bool) -> anyhow::Result<()> {
         anyhow::Ok(())
     };
     step("fmt", &mut || fmt(true))?;
-    step("setup", &mut || setup::ensure(no_install))?;
+    step("setup", &mut || setup::ensure(no_install, true))?;
     step("build", &mut build)?;
     step("lint", &mut lint)?;
     step("doc", &mut doc)?;

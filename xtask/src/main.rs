@@ -6,8 +6,10 @@ mod ebpf;
 mod run;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -23,7 +25,13 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Install what building and testing needs
-    Setup(Install),
+    Setup {
+        #[command(flatten)]
+        install: Install,
+        /// Also what virtual machines need
+        #[arg(long)]
+        vm: bool,
+    },
     /// Build the packet programs (target/ebpf) and the binary (target/release/xdpchain)
     Build,
     /// Show the whole idea on real packets: three namespaces, GTP-U in, GRE out, a chain that changes meanwhile
@@ -40,6 +48,22 @@ enum Command {
         install: Install,
         #[command(flatten)]
         which: test::Which,
+    },
+    /// Run a command in another kernel: a virtual machine that sees this machine's files and changes none
+    Vm {
+        #[command(flatten)]
+        install: Install,
+        /// The kernel
+        kernel: vm::Kernel,
+        /// Seconds that the command may take
+        #[arg(long, default_value_t = 600)]
+        limit: u64,
+        /// Show what the kernel prints while it boots
+        #[arg(long)]
+        verbose: bool,
+        /// The command
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
     },
     /// Run clippy with warnings as errors, and cargo-deny where it is installed
     Lint,
@@ -64,7 +88,7 @@ struct Install {
 
 fn main() -> ExitCode {
     match execute(Cli::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(if error.is::<Missing>() { 2 } else { 1 })
@@ -72,17 +96,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn execute(command: Command) -> anyhow::Result<()> {
+fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Setup(install) => setup::ensure(install.no_install),
+        Command::Setup { install, vm } => setup::ensure(install.no_install, vm),
         Command::Build => ci::build(),
+        Command::Vm { install, kernel, limit, verbose, command } => {
+            setup::ensure(install.no_install, true)?;
+            let limit = Duration::from_secs(limit);
+            return vm::execute(kernel, &command, limit, verbose).map(ExitCode::from);
+        }
         Command::Demo { install, arguments } => {
-            setup::ensure(install.no_install)?;
+            setup::ensure(install.no_install, false)?;
             ci::build()?;
             ci::demo(&arguments)
         }
         Command::Test { install, which } => {
-            setup::ensure(install.no_install)?;
+            setup::ensure(install.no_install, which.vm.is_some())?;
             let tally = test::run(&which)?;
             println!("{tally}");
             tally.check()
@@ -92,4 +121,5 @@ fn execute(command: Command) -> anyhow::Result<()> {
         Command::Doc => ci::doc(),
         Command::Ci(install) => ci::everything(install.no_install),
     }
+    .map(|()| ExitCode::SUCCESS)
 }

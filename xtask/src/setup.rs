@@ -3,7 +3,8 @@
 //! Every step first looks, and acts only when something is missing, so that running it again costs nothing.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
@@ -25,6 +26,19 @@ const PACKAGES: &[(&str, &str)] = &[
     ("bpftool", "an independent judge of what is loaded"),
     ("python3-scapy", "an independent writer of packets"),
 ];
+
+/// More packages, for virtual machines.
+const VM_PACKAGES: &[(&str, &str)] = &[
+    ("qemu-system-x86", "emulation"),
+    ("busybox-static", "the guest's first steps"),
+    ("file", "virtme-ng"),
+    ("kmod", "an index of a kernel's modules"),
+    ("python3-venv", "virtme-ng"),
+    ("xz-utils", "compressed modules"),
+];
+
+/// What boots kernels with this machine's files.
+const VIRTME: &str = "virtme-ng==1.42";
 
 const LINKER: &str = "bpf-linker";
 const LINKER_VERSION: &str = "0.13.0";
@@ -50,12 +64,15 @@ enum Need {
     RustSource,
     Linker,
     BpfFilesystem,
+    Virtme,
 }
 
 impl Need {
-    fn missing() -> Vec<Self> {
+    fn missing(vm: bool) -> Vec<Self> {
         let mut needs = Vec::new();
-        let packages: Vec<_> = PACKAGES.iter().map(|p| p.0).filter(|p| !is_installed(p)).collect();
+        let lists = if vm { &[PACKAGES, VM_PACKAGES][..] } else { &[PACKAGES] };
+        let packages: Vec<_> =
+            lists.iter().copied().flatten().map(|p| p.0).filter(|p| !is_installed(p)).collect();
         if !packages.is_empty() {
             needs.push(Self::Packages(packages));
         }
@@ -73,6 +90,9 @@ impl Need {
         if !bpf_filesystem_is_mounted() {
             needs.push(Self::BpfFilesystem);
         }
+        if vm && !virtme_is_there() {
+            needs.push(Self::Virtme);
+        }
         needs
     }
 
@@ -86,6 +106,7 @@ impl Need {
             Self::RustSource => "rustup component add rust-src --toolchain nightly".to_owned(),
             Self::Linker => format!("LLVM_PREFIX={LLVM_PREFIX} {}", show(&linker_install())),
             Self::BpfFilesystem => "mount -t bpf bpf /sys/fs/bpf".to_owned(),
+            Self::Virtme => format!("python3 -m venv {VENV} && {VENV}/bin/pip install {VIRTME}"),
         }
     }
 
@@ -98,6 +119,11 @@ impl Need {
             Self::Packages(names) => install_packages(names),
             Self::Linker => run(linker_install().env("LLVM_PREFIX", LLVM_PREFIX))
                 .context("building bpf-linker, which turns compiled Rust into BPF objects"),
+            Self::Virtme => {
+                run(&mut command("python3", &["-m", "venv", VENV]))?;
+                let pip = workspace().join(VENV).join("bin/pip");
+                run(Command::new(pip).args(["install", "--quiet", VIRTME])).context("installing virtme-ng")
+            }
             Self::Nightly | Self::RustSource | Self::BpfFilesystem => {
                 let words = self.mend();
                 let words: Vec<_> = words.split(' ').collect();
@@ -107,9 +133,9 @@ impl Need {
     }
 }
 
-/// Installs what is missing; with `no_install` only says so and stops.
-pub(crate) fn ensure(no_install: bool) -> anyhow::Result<()> {
-    let needs = Need::missing();
+/// Installs what is missing; with `no_install` only says so and stops. `vm` is for virtual machines, too.
+pub(crate) fn ensure(no_install: bool, vm: bool) -> anyhow::Result<()> {
+    let needs = Need::missing(vm);
     if needs.is_empty() {
         eprintln!("setup: nothing is missing");
         return Ok(());
@@ -191,12 +217,25 @@ fn linker_is_there() -> bool {
 }
 
 /// The linker is built from source, for this LLVM, into the workspace, so that no other project's linker is touched.
-fn linker_install() -> std::process::Command {
+fn linker_install() -> Command {
     let mut install =
         cargo(&["install", LINKER, "--version", LINKER_VERSION, "--locked", "--root", "target/tools"]);
     install.args(["--no-default-features", "--features", "llvm-22"]);
     install.env("CARGO_TARGET_DIR", target_dir().join("tools-build"));
     install
+}
+
+/// Where virtme-ng is installed, from the top folder.
+const VENV: &str = "target/tools/venv";
+
+/// The program that boots a kernel.
+pub(crate) fn virtme() -> PathBuf {
+    workspace().join(VENV).join("bin/vng")
+}
+
+fn virtme_is_there() -> bool {
+    let version = VIRTME.rsplit('=').next().unwrap_or_default();
+    output(Command::new(virtme()).arg("--version")).is_some_and(|text| text.trim().ends_with(version))
 }
 
 fn bpf_filesystem_is_mounted() -> bool {

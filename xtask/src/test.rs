@@ -1,15 +1,17 @@
 //! The tests, counted over every test program that cargo runs.
 
 use std::fmt;
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, Write};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 
-use crate::ci;
 use crate::run::{cargo, show, target_dir};
+use crate::vm::Kernel;
+use crate::{ci, vm};
 
 /// Which tests to run; all without any option.
 #[derive(Args, Clone, Default)]
@@ -20,9 +22,23 @@ pub(crate) struct Which {
     /// Only those that need root: network namespaces and the kernel
     #[arg(long)]
     netns: bool,
+    /// Those that need root, in other kernels: 5.10, 6.1, 6.12 or all
+    #[arg(long, value_name = "KERNEL", value_parser = kernels, conflicts_with_all = ["unit", "netns"])]
+    pub(crate) vm: Option<Kernels>,
     /// Only those whose name contains this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
+}
+
+/// Kernels of virtual machines.
+pub(crate) type Kernels = Arc<[Kernel]>;
+
+fn kernels(text: &str) -> Result<Kernels, String> {
+    match text {
+        "all" => Ok(Kernel::ALL.into()),
+        one => Kernel::from_str(one, false).map(|kernel| [kernel].into()),
+    }
+    .map_err(|_| "there are 5.10, 6.1, 6.12 and all".to_owned())
 }
 
 /// How many tests ran.
@@ -72,6 +88,15 @@ impl fmt::Display for Tally {
 pub(crate) fn run(which: &Which) -> anyhow::Result<Tally> {
     let start = Instant::now();
     let mut tally = Tally::default();
+    if let Some(kernels) = &which.vm {
+        ci::build()?;
+        let programs = vm::programs()?;
+        for kernel in kernels.iter() {
+            vm::test(*kernel, &programs, which.filter.as_deref(), &mut tally)?;
+        }
+        tally.seconds = start.elapsed().as_secs();
+        return Ok(tally);
+    }
     if !which.netns {
         cargo_test(&[], which, &mut tally)?;
     }
@@ -96,23 +121,66 @@ fn cargo_test(packages: &[&str], which: &Which, tally: &mut Tally) -> anyhow::Re
     eprintln!("$ {shown}");
     let mut child =
         command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run `{shown}`"))?;
-    let stdout = child.stdout.take().expect("the output is piped");
-    let failed = tally.failed;
-    for line in BufReader::new(stdout).lines() {
-        let line = line.context("reading what the tests print")?;
-        println!("{line}");
-        tally.add(&line);
-    }
+    let mut stdout = child.stdout.take().expect("the output is piped");
+    let mut lines = Lines::new(tally);
+    std::io::copy(&mut stdout, &mut lines).context("reading what the tests print")?;
     let status = child.wait().with_context(|| format!("waiting for `{shown}`"))?;
-    if !status.success() && tally.failed == failed {
-        tally.broken += 1;
-    }
+    lines.end(status.success());
     Ok(())
+}
+
+/// What test programs print: shown, and counted line by line.
+pub(crate) struct Lines<'a> {
+    tally: &'a mut Tally,
+    partial: Vec<u8>,
+    failed_before: u64,
+}
+
+impl<'a> Lines<'a> {
+    pub(crate) fn new(tally: &'a mut Tally) -> Self {
+        Self { failed_before: tally.failed, tally, partial: Vec::new() }
+    }
+
+    /// Says whether the programs ended well, which a failed test explains when they did not.
+    pub(crate) fn end(self, well: bool) {
+        if !well && self.tally.failed == self.failed_before {
+            self.tally.broken += 1;
+        }
+    }
+}
+
+impl Write for Lines<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        io::stdout().write_all(octets)?;
+        self.partial.extend_from_slice(octets);
+        while let Some(end) = self.partial.iter().position(|octet| *octet == b'\n') {
+            let line: Vec<u8> = self.partial.drain(..=end).collect();
+            self.tally.add(String::from_utf8_lossy(&line).trim_end());
+        }
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_counted_however_they_arrive() {
+        let mut tally = Tally::default();
+        let mut lines = Lines::new(&mut tally);
+        for part in ["test result: ok. 2 pas", "sed; 0 failed; 0 ignored", "\nand more", "\n"] {
+            lines.write_all(part.as_bytes()).expect("standard output can be written");
+        }
+        lines.end(true);
+        assert_eq!((tally.passed, tally.broken), (2, 0));
+        Lines::new(&mut tally).end(false);
+        assert_eq!(tally.broken, 1);
+    }
 
     #[test]
     fn results_are_summed_and_other_lines_ignored() {

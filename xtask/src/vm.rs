@@ -1,0 +1,218 @@
+//! Commands inside other kernels: virtual machines with Debian's kernels and this machine's files.
+//!
+//! The guest sees the whole file system of the host and can write to none of it but the run's own folder; what it
+//! writes elsewhere is in its memory and goes away with it. It has no network. Its processors are emulated, which takes
+//! about ten times as long as the host.
+
+mod kernel;
+mod test;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, bail};
+
+use crate::run::workspace;
+use crate::setup;
+
+pub(crate) use kernel::Kernel;
+pub(crate) use test::{programs, test};
+
+/// How long a guest may take until it runs its command, and to end after it.
+const BOOT_LIMIT: Duration = Duration::from_secs(300);
+/// Memory of a guest. The host gives it only what is used.
+const MEMORY: &str = "4G";
+const CPUS: &str = "2";
+
+/// What to run in a guest.
+#[derive(Debug)]
+pub(crate) struct Task<'a> {
+    pub(crate) kernel: Kernel,
+    /// A shell script.
+    pub(crate) script: &'a str,
+    pub(crate) limit: Duration,
+    /// Show what the kernel prints while it boots.
+    pub(crate) verbose: bool,
+}
+
+/// How a guest's run ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// Exit status of the command.
+    pub(crate) status: u8,
+    /// Time until the command began.
+    pub(crate) boot: Duration,
+    /// Time in all.
+    pub(crate) total: Duration,
+}
+
+/// A folder below `target/vm` that goes away with its value.
+#[derive(Debug)]
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    fn new(label: &str) -> anyhow::Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = kernel::folder().join(format!("{label}-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).with_context(|| format!("making `{}`", path.display()))?;
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // There is nobody left to tell, and a leftover is only a little space.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// `words` as one line for a shell.
+pub(crate) fn quoted<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    words.into_iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect::<Vec<_>>().join(" ")
+}
+
+/// Runs `words` as a command in `kernel`, in the folder that this was called in, and returns its exit status.
+pub(crate) fn execute(
+    kernel: Kernel,
+    words: &[String],
+    limit: Duration,
+    verbose: bool,
+) -> anyhow::Result<u8> {
+    let here = std::env::current_dir().context("the current folder")?;
+    let script = format!(
+        "cd {}\nexec {}",
+        quoted([here.to_str().context("the current folder's name is not UTF-8")?]),
+        quoted(words.iter().map(String::as_str))
+    );
+    let task = Task { kernel, script: &script, limit, verbose };
+    let outcome = run(&task, &mut std::io::stdout())?;
+    eprintln!(
+        "vm {}: booted in {} s, {} s in all, exit status {}",
+        kernel.version(),
+        outcome.boot.as_secs(),
+        outcome.total.as_secs(),
+        outcome.status
+    );
+    Ok(outcome.status)
+}
+
+/// Runs a task to its end; what it writes to standard output goes to `out`, its standard error to ours.
+pub(crate) fn run(task: &Task<'_>, out: &mut dyn Write) -> anyhow::Result<Outcome> {
+    let version = task.kernel.version();
+    let unpacked = task.kernel.ensure()?;
+    let folder = Folder::new("run")?;
+    let write = |name: &str, text: &str| {
+        fs::write(folder.path().join(name), text).with_context(|| format!("writing `{name}` for the guest"))
+    };
+    write("command", task.script)?;
+    write("limit", &task.limit.as_secs().to_string())?;
+    write("guest.sh", include_str!("vm/guest.sh"))?;
+
+    eprintln!("vm {version}: booting {}", unpacked.release);
+    let start = Instant::now();
+    let started = SystemTime::now();
+    let mut machine = command(task, &unpacked, folder.path())?;
+    let mut child = machine.spawn().context("cannot run `vng`\nhelp: cargo xtask setup --vm")?;
+    let mut stdout = child.stdout.take().expect("the output is piped");
+    let end = start + BOOT_LIMIT + task.limit;
+    let pid_file = folder.path().join("pid");
+    let child = thread::scope(|scope| {
+        let waiter = scope.spawn(|| wait(child, end, &pid_file));
+        let mut buffer = [0; 4096];
+        loop {
+            match stdout.read(&mut buffer).context("reading the guest's output")? {
+                0 => break,
+                n => out
+                    .write_all(&buffer[..n])
+                    .and_then(|()| out.flush())
+                    .context("passing the guest's output on")?,
+            }
+        }
+        waiter.join().expect("waiting does not panic")
+    });
+    child?;
+
+    let booted = fs::metadata(folder.path().join("booted")).and_then(|file| file.modified()).ok();
+    let status = fs::read_to_string(folder.path().join("status")).ok();
+    let (Some(booted), Some(status)) = (booted, status.and_then(|text| text.trim().parse().ok())) else {
+        let console = fs::read(folder.path().join("console")).unwrap_or_default();
+        let console = String::from_utf8_lossy(&console);
+        let last: Vec<_> = console.lines().rev().take(40).collect();
+        for line in last.iter().rev() {
+            eprintln!("vm {version}: {line}");
+        }
+        bail!(
+            "the guest {} after {} s\nhelp: `--verbose` shows its console from the start",
+            if booted.is_some() { "ended before its command" } else { "did not come up" },
+            start.elapsed().as_secs()
+        );
+    };
+    Ok(Outcome { status, boot: booted.duration_since(started).unwrap_or_default(), total: start.elapsed() })
+}
+
+/// The command that boots a kernel and runs `guest.sh` in it.
+fn command(task: &Task<'_>, kernel: &kernel::Unpacked, folder: &Path) -> anyhow::Result<Command> {
+    let text = |path: &Path| path.to_str().map(str::to_owned).context("a folder's name is not UTF-8");
+    let here = text(folder)?;
+    if here.contains(|c: char| c.is_whitespace() || "'\",=`$\\".contains(c)) {
+        bail!("virtual machines need a folder without blanks, quotes, commas and `=`, not `{here}`");
+    }
+    let mut machine = Command::new(setup::virtme());
+    machine.current_dir(workspace());
+    machine.args(["--run", &text(&kernel.image)?, "--user", "root", "--cpus", CPUS, "--memory", MEMORY]);
+    // Emulation does the same on every machine; virtualization inside a virtual machine may be there and not work.
+    machine.arg("--disable-kvm");
+    machine.args(["--rwdir", &here, "--exec", &format!("sh {here}/guest.sh {here}")]);
+    let second =
+        format!("-pidfile {here}/pid -chardev file,id=second,path={here}/console -serial chardev:second");
+    machine.args([&format!("--qemu-opts={second}"), "--append", "console=ttyS1"]);
+    if task.verbose {
+        machine.arg("--verbose");
+    }
+    // One program of virtme-ng finds the other so.
+    let beside = setup::virtme().parent().map(Path::to_path_buf).into_iter();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    machine.env("PATH", std::env::join_paths(beside.chain(std::env::split_paths(&path)))?);
+    // What virtme-ng and QEMU leave when they are killed goes with the folder.
+    machine.env("TMPDIR", folder);
+    machine.stdin(Stdio::null()).stdout(Stdio::piped());
+    Ok(machine)
+}
+
+/// Waits for a virtual machine, and ends it when it takes longer than its limits allow.
+fn wait(mut child: Child, end: Instant, pid_file: &Path) -> anyhow::Result<()> {
+    loop {
+        if child.try_wait().context("waiting for the virtual machine")?.is_some() {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            if let Ok(pid) = fs::read_to_string(pid_file) {
+                let _ = Command::new("kill").args(["-KILL", pid.trim()]).status();
+            }
+            let _ = child.kill();
+            child.wait().context("waiting for the virtual machine")?;
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_the_shell() {
+        assert_eq!(quoted(["a b", "it's", "$x"]), r"'a b' 'it'\''s' '$x'");
+    }
+}
