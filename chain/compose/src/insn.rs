@@ -1,4 +1,4 @@
-//! One eBPF instruction, as the kernel's `struct bpf_insn` has it, and the names of its parts.
+//! eBPF instructions, as the kernel's `struct bpf_insn` has them, and the names of their parts.
 
 /// A `struct bpf_insn`. A 64-bit immediate load takes two, the second with opcode 0.
 #[repr(C)]
@@ -15,66 +15,72 @@ pub struct Insn {
 }
 
 /// Instruction classes (`code & 7`).
-pub(crate) mod class {
-    pub(crate) const LDX: u8 = 1;
-    pub(crate) const ST: u8 = 2;
-    pub(crate) const STX: u8 = 3;
-    pub(crate) const ALU: u8 = 4;
-    pub(crate) const JMP: u8 = 5;
-    pub(crate) const JMP32: u8 = 6;
-    pub(crate) const ALU64: u8 = 7;
+#[allow(missing_docs, reason = "the kernel's names")]
+pub mod class {
+    pub const LDX: u8 = 1;
+    pub const ST: u8 = 2;
+    pub const STX: u8 = 3;
+    pub const ALU: u8 = 4;
+    pub const JMP: u8 = 5;
+    pub const JMP32: u8 = 6;
+    pub const ALU64: u8 = 7;
 }
 
 /// Whole opcodes that composition reads or writes.
-pub(crate) mod code {
-    pub(crate) const LD_IMM64: u8 = 0x18;
-    pub(crate) const MOV64_REG: u8 = 0xbf;
-    pub(crate) const MOV64_IMM: u8 = 0xb7;
-    pub(crate) const MOV32_REG: u8 = 0xbc;
-    pub(crate) const ADD64_IMM: u8 = 0x07;
-    pub(crate) const ADD64_REG: u8 = 0x0f;
-    pub(crate) const SUB64_REG: u8 = 0x1f;
-    pub(crate) const AND64_IMM: u8 = 0x57;
-    pub(crate) const RSH64_REG: u8 = 0x7f;
-    pub(crate) const LDX_W: u8 = 0x61;
-    pub(crate) const LDX_DW: u8 = 0x79;
-    pub(crate) const ST_W: u8 = 0x62;
-    pub(crate) const ST_DW: u8 = 0x7a;
-    pub(crate) const STX_B: u8 = 0x73;
-    pub(crate) const STX_W: u8 = 0x63;
-    pub(crate) const STX_DW: u8 = 0x7b;
-    pub(crate) const JA: u8 = 0x05;
-    pub(crate) const JA32: u8 = 0x06;
-    pub(crate) const JEQ_IMM: u8 = 0x15;
-    pub(crate) const JGT_IMM: u8 = 0x25;
-    pub(crate) const JNE_IMM: u8 = 0x55;
-    pub(crate) const CALL: u8 = 0x85;
-    pub(crate) const EXIT: u8 = 0x95;
+#[allow(missing_docs, reason = "the kernel's names")]
+pub mod code {
+    pub const LD_IMM64: u8 = 0x18;
+    pub const MOV64_REG: u8 = 0xbf;
+    pub const MOV64_IMM: u8 = 0xb7;
+    pub const MOV32_REG: u8 = 0xbc;
+    pub const ADD64_IMM: u8 = 0x07;
+    pub const ADD64_REG: u8 = 0x0f;
+    pub const SUB64_REG: u8 = 0x1f;
+    pub const AND64_IMM: u8 = 0x57;
+    pub const RSH64_REG: u8 = 0x7f;
+    pub const LDX_W: u8 = 0x61;
+    pub const LDX_DW: u8 = 0x79;
+    pub const ST_W: u8 = 0x62;
+    pub const ST_DW: u8 = 0x7a;
+    pub const STX_B: u8 = 0x73;
+    pub const STX_W: u8 = 0x63;
+    pub const STX_DW: u8 = 0x7b;
+    pub const JA: u8 = 0x05;
+    pub const JA32: u8 = 0x06;
+    pub const JEQ_IMM: u8 = 0x15;
+    pub const JGT_IMM: u8 = 0x25;
+    pub const JNE_IMM: u8 = 0x55;
+    pub const CALL: u8 = 0x85;
+    pub const EXIT: u8 = 0x95;
 }
 
 /// Source register of a `CALL`: what the immediate means.
-pub(crate) mod call {
-    pub(crate) const HELPER: u8 = 0;
-    pub(crate) const SUBPROGRAM: u8 = 1;
-    pub(crate) const KFUNC: u8 = 2;
+#[allow(missing_docs, reason = "the kernel's names")]
+pub mod call {
+    pub const HELPER: u8 = 0;
+    pub const SUBPROGRAM: u8 = 1;
+    pub const KFUNC: u8 = 2;
 }
 
 /// Source register of a 64-bit immediate load: what the immediate means.
-pub(crate) mod pseudo {
-    pub(crate) const FUNC: u8 = 4;
+#[allow(missing_docs, reason = "the kernel's names")]
+pub mod pseudo {
+    pub const FUNC: u8 = 4;
 }
 
 /// Helper numbers that composition has to know.
-pub(crate) mod helper {
-    pub(crate) const MAP_LOOKUP_ELEM: i32 = 1;
-    pub(crate) const TAIL_CALL: i32 = 12;
+#[allow(missing_docs, reason = "the kernel's names")]
+pub mod helper {
+    pub const MAP_LOOKUP_ELEM: i32 = 1;
+    pub const TAIL_CALL: i32 = 12;
 }
 
 /// The frame pointer.
-pub(crate) const FP: u8 = 10;
+pub const FP: u8 = 10;
 
 impl Insn {
-    pub(crate) const fn new(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Self {
+    /// An instruction of these parts.
+    pub const fn new(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Self {
         Self { code, regs: dst | src << 4, off, imm }
     }
 
@@ -99,12 +105,12 @@ impl Insn {
     }
 
     /// Whether this branches to another instruction of the same function.
-    pub(crate) const fn is_branch(self) -> bool {
+    pub const fn is_branch(self) -> bool {
         matches!(self.class(), class::JMP | class::JMP32) && !matches!(self.code, code::CALL | code::EXIT)
     }
 
     /// How far this branches, in instructions after the next one.
-    pub(crate) const fn distance(self) -> i64 {
+    pub const fn distance(self) -> i64 {
         // BPF_JMP32 | BPF_JA keeps its distance in the immediate (`gotol`, instruction set v4).
         if self.code == code::JA32 { self.imm as i64 } else { self.off as i64 }
     }

@@ -4,12 +4,13 @@
 //! references stay symbolic ([`Relocation`]) until `xdpchain-host` puts in the file descriptors.
 #![forbid(unsafe_code)]
 
+pub mod asm;
 pub mod btf;
 mod chain;
 mod error;
 pub mod fused;
 mod image;
-mod insn;
+pub mod insn;
 mod link;
 pub mod object;
 pub mod tail;

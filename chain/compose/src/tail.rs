@@ -4,8 +4,8 @@
 //! order before those at exit; one element is all that changes when a module is replaced. A verdict that observers
 //! have to leave alone waits in [`STATE_MAP`], since a tail call takes the stack away.
 
+use crate::asm::Assembler;
 use crate::chain::Chain;
-use crate::fused::asm::Assembler;
 use crate::fused::debug::ProgramParts;
 use crate::fused::glue::{Glue, Keep, ended_in};
 use crate::fused::plan::{Course, Planned};

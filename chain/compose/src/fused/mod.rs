@@ -1,18 +1,16 @@
 //! The fused engine: a chain as one program, each module's main body inlined.
 
-pub(crate) mod asm;
 pub(crate) mod debug;
 pub(crate) mod glue;
 pub(crate) mod inline;
 pub(crate) mod plan;
-#[cfg(test)]
-mod tests;
 
+pub(crate) use crate::asm;
 use crate::chain::Chain;
 use crate::insn::code;
 use crate::link::Linker;
 use crate::{ComposeError, Image};
-use asm::Assembler;
+use asm::{Assembler, Label};
 use debug::ProgramParts;
 use glue::{Glue, Keep};
 use plan::{Course, Planned, SlotFunctions};
@@ -45,6 +43,20 @@ pub fn compose(chain: &Chain<'_>) -> Result<Image, ComposeError> {
     Ok(Image { programs: vec![program], maps, fills: Vec::new(), btf })
 }
 
+/// A jump reaches 32,767 instructions, and a chain may be longer than that: every so often what leads to the end does so
+/// by way of here, which nothing runs into.
+fn relay(asm: &mut Assembler, end: Label, last: &mut usize) -> Label {
+    const REACH: usize = 8_000;
+    if asm.here() - *last < REACH {
+        return end;
+    }
+    let further = asm.label();
+    asm.place(end);
+    asm.jump(further);
+    *last = asm.here();
+    further
+}
+
 /// The kernel keeps 15 octets of a program's name, of letters, digits, `_` and `.`.
 fn program_name(chain: &str) -> String {
     let clean = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
@@ -66,7 +78,8 @@ fn emit_main(
     if course.deciding.is_none() {
         glue.keep_pass(asm);
     }
-    let end = asm.label();
+    let mut end = asm.label();
+    let mut last_relay = asm.here();
     for (i, slot) in in_order.iter().enumerate() {
         let last = i + 1 == in_order.len();
         glue.body(asm, slot, &functions[i])?;
@@ -81,6 +94,7 @@ fn emit_main(
         let next = asm.label();
         let proceed_on = course.proceed_on(i, slot);
         glue.decision(asm, slot, proceed_on, next, end);
+        end = relay(asm, end, &mut last_relay);
         if proceed_on.is_none() {
             continue;
         }

@@ -21,7 +21,10 @@ fn an_object_is_read_whole() {
     let program = object.xdp_program(None).unwrap();
     assert_eq!((program.name.as_str(), program.section.as_str(), program.frags), ("features", "xdp", false));
     assert_eq!(program.run_config, Some(RunConfig { priority: Some(5), chain_call_actions: 0b1100 }));
-    assert_eq!(names(&object, &object.reachable(program.function)), ["features", "outer", "read_first", "inner"]);
+    assert_eq!(
+        names(&object, &object.reachable(program.function)),
+        ["features", "outer", "read_first", "inner"]
+    );
 
     let map = |name: &str| object.maps.iter().position(|m| m.name == name).unwrap();
     let flows = &object.maps[map("flows")];

@@ -1,9 +1,12 @@
 //! An interpreter of the instructions that the tests use, with memory that traps when it is touched out of place.
 //!
-//! It knows the two helpers that composed code calls and array maps; a map's per-CPU value is its only one.
+//! It knows the helpers that composed code and the model's modules call, and array maps; a map's per-CPU value is its only one.
 
-use crate::insn::{call, class, code, helper};
-use crate::{Image, Target};
+use xdpchain_compose::insn::{call, class, code, helper};
+use xdpchain_compose::{Image, Target};
+
+const XDP_ADJUST_HEAD: i32 = 44;
+const XDP_ADJUST_TAIL: i32 = 65;
 
 const CTX: u64 = 0x1000_0000;
 const PACKET: u64 = 0x2000_0000;
@@ -47,7 +50,7 @@ impl Vm {
         r[1..6].copy_from_slice(&args);
         self.stacks.push(vec![0xcc; 512]);
         r[10] = STACK + self.stacks.len() as u64 * STACK_STEP + 512;
-        for _ in 0..100_000 {
+        for _ in 0..1_000_000 {
             let insn = program.insns[pc];
             let (dst, src) = (insn.dst() as usize, insn.src() as usize);
             pc += 1;
@@ -74,6 +77,8 @@ impl Vm {
                             }
                             u64::MAX
                         }
+                        _ if insn.imm == XDP_ADJUST_HEAD => self.resize(args[1] as i32, 0),
+                        _ if insn.imm == XDP_ADJUST_TAIL => self.resize(0, -(args[1] as i32)),
                         _ => panic!("helper {}", insn.imm),
                     };
                     // What a call leaves in the argument registers is nobody's business.
@@ -129,6 +134,18 @@ impl Vm {
             }
         }
         panic!("the program does not end");
+    }
+
+    /// Takes octets off the packet, as long as an Ethernet header stays.
+    fn resize(&mut self, head: i32, tail: i32) -> u64 {
+        let (head, tail) = (head as usize, tail as usize);
+        if self.packet.len() < head + tail + 14 {
+            return -22i64 as u64;
+        }
+        self.packet.drain(..head);
+        self.packet.truncate(self.packet.len() - tail);
+        self.ctx[4..8].copy_from_slice(&(PACKET as u32 + self.packet.len() as u32).to_le_bytes());
+        0
     }
 
     fn look_up(&mut self, image: &Image, map: u64, key: u64) -> u64 {

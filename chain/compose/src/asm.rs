@@ -9,9 +9,10 @@ use crate::{ComposeError, Insn, Relocation, Target};
 
 /// A place in the text, perhaps not reached yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Label(usize);
+pub struct Label(usize);
 
 /// What of an instruction a label fills in.
+#[derive(Debug)]
 enum Fixup {
     /// The 16-bit offset of a jump.
     Jump,
@@ -20,104 +21,115 @@ enum Fixup {
 }
 
 /// The source of the instructions from `insn` on.
-pub(crate) struct SourceLine {
-    pub(crate) insn: usize,
-    pub(crate) source: LineInfo,
+#[derive(Debug)]
+pub struct SourceLine {
+    /// Index of the first instruction.
+    pub insn: usize,
+    /// Its source.
+    pub source: LineInfo,
 }
 
-#[derive(Default)]
-pub(crate) struct Assembler {
-    pub(crate) insns: Vec<Insn>,
-    pub(crate) relocations: Vec<Relocation>,
-    pub(crate) lines: Vec<SourceLine>,
-    /// (first instruction, module), ascending.
-    pub(crate) origins: Vec<(u32, String)>,
+/// Text that is being written, from the first instruction on.
+#[derive(Debug, Default)]
+pub struct Assembler {
+    insns: Vec<Insn>,
+    relocations: Vec<Relocation>,
+    lines: Vec<SourceLine>,
+    origins: Vec<(u32, String)>,
     labels: Vec<Option<usize>>,
     fixups: Vec<(usize, Label, Fixup)>,
 }
 
-/// What finished text consists of.
-pub(crate) struct Text {
-    pub(crate) insns: Vec<Insn>,
-    pub(crate) relocations: Vec<Relocation>,
-    pub(crate) lines: Vec<SourceLine>,
-    pub(crate) origins: Vec<(u32, String)>,
+/// Finished text.
+#[derive(Debug)]
+pub struct Text {
+    /// Every instruction, all distances filled in.
+    pub insns: Vec<Insn>,
+    /// Where map references go.
+    pub relocations: Vec<Relocation>,
+    /// Source lines, ascending.
+    pub lines: Vec<SourceLine>,
+    /// (first instruction, module), ascending.
+    pub origins: Vec<(u32, String)>,
     labels: Vec<Option<usize>>,
 }
 
 impl Text {
     /// Index of the instruction that the label stands at.
-    pub(crate) fn place(&self, label: Label) -> usize {
+    pub fn place(&self, label: Label) -> usize {
         self.labels[label.0].expect("finish has checked that every label is placed")
     }
 }
 
 impl Assembler {
     /// Index of the next instruction.
-    pub(crate) fn here(&self) -> usize {
+    pub fn here(&self) -> usize {
         self.insns.len()
     }
 
-    pub(crate) fn label(&mut self) -> Label {
+    /// A label for a place to be given later.
+    pub fn label(&mut self) -> Label {
         self.labels.push(None);
         Label(self.labels.len() - 1)
     }
 
     /// Puts the label at the next instruction.
-    pub(crate) fn place(&mut self, label: Label) {
+    pub fn place(&mut self, label: Label) {
         debug_assert!(self.labels[label.0].is_none(), "a label has one place");
         self.labels[label.0] = Some(self.here());
     }
 
-    pub(crate) fn emit(&mut self, insn: Insn) {
+    /// An instruction as it is.
+    pub fn emit(&mut self, insn: Insn) {
         self.insns.push(insn);
     }
 
     /// An instruction without offset.
-    pub(crate) fn op(&mut self, code: u8, dst: u8, src: u8, imm: i32) {
+    pub fn op(&mut self, code: u8, dst: u8, src: u8, imm: i32) {
         self.emit(Insn::new(code, dst, src, 0, imm));
     }
 
     /// A load or store at `off`.
-    pub(crate) fn mem(&mut self, code: u8, dst: u8, src: u8, off: i16, imm: i32) {
+    pub fn mem(&mut self, code: u8, dst: u8, src: u8, off: i16, imm: i32) {
         self.emit(Insn::new(code, dst, src, off, imm));
     }
 
-    pub(crate) fn jump(&mut self, to: Label) {
+    /// A jump whatever the registers hold.
+    pub fn jump(&mut self, to: Label) {
         self.branch(Insn::new(code::JA, 0, 0, 0, 0), to);
     }
 
     /// A conditional jump that compares `dst` with `imm`.
-    pub(crate) fn jump_if(&mut self, code: u8, dst: u8, imm: i32, to: Label) {
+    pub fn jump_if(&mut self, code: u8, dst: u8, imm: i32, to: Label) {
         self.branch(Insn::new(code, dst, 0, 0, imm), to);
     }
 
     /// Any jump with a 16-bit offset, which becomes the distance to `to`.
-    pub(crate) fn branch(&mut self, insn: Insn, to: Label) {
+    pub fn branch(&mut self, insn: Insn, to: Label) {
         self.fixups.push((self.here(), to, Fixup::Jump));
         self.emit(insn);
     }
 
     /// A call of, or the first half of a load of the address of, the function at `to`.
-    pub(crate) fn function(&mut self, insn: Insn, to: Label) {
+    pub fn function(&mut self, insn: Insn, to: Label) {
         self.fixups.push((self.here(), to, Fixup::Immediate));
         self.emit(insn);
     }
 
     /// An instruction whose immediate the loader fills in.
-    pub(crate) fn relocated(&mut self, insn: Insn, target: Target) {
+    pub fn relocated(&mut self, insn: Insn, target: Target) {
         self.relocations.push(Relocation { insn: self.here(), target });
         self.emit(insn);
     }
 
     /// Both halves of a load of a map's address.
-    pub(crate) fn load_map(&mut self, dst: u8, map: usize) {
+    pub fn load_map(&mut self, dst: u8, map: usize) {
         self.relocated(Insn::new(code::LD_IMM64, dst, 0, 0, 0), Target::Map { map });
         self.emit(Insn::default());
     }
 
     /// Names the source of what follows; replaces a name that covers no instruction.
-    pub(crate) fn line(&mut self, source: LineInfo) {
+    pub fn line(&mut self, source: LineInfo) {
         let line = SourceLine { insn: self.here(), source };
         match self.lines.last_mut() {
             Some(last) if last.insn == line.insn => *last = line,
@@ -126,12 +138,18 @@ impl Assembler {
     }
 
     /// What follows belongs to this module, or to nobody's when empty.
-    pub(crate) fn origin(&mut self, module: &str) {
+    pub fn origin(&mut self, module: &str) {
         self.origins.push((self.here() as u32, module.to_owned()));
     }
 
     /// Fills in every distance.
-    pub(crate) fn finish(mut self) -> Result<Text, ComposeError> {
+    ///
+    /// # Errors
+    /// [`ComposeError::JumpTooFar`] when a distance does not fit its instruction.
+    ///
+    /// # Panics
+    /// When a label is used that has no place.
+    pub fn finish(mut self) -> Result<Text, ComposeError> {
         for (at, label, fixup) in &self.fixups {
             let to = self.labels[label.0].expect("every label that is used is placed");
             let distance = to as i64 - *at as i64 - 1;

@@ -1,0 +1,12 @@
+//! What a chain means, in Rust, and modules whose behaviour is known.
+//!
+//! The engines are judged by this: a chain is drawn, run by the model, and run as composed code.
+#![forbid(unsafe_code)]
+
+mod chain;
+mod draw;
+mod module;
+
+pub use chain::{Expected, run};
+pub use draw::{Drawn, defaults, packets, slots};
+pub use module::{Behaviour, LEAST, object};
