@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tempfile::TempDir;
+
 use crate::Netns;
 
 /// What one run of the binary gave.
@@ -74,6 +76,57 @@ pub fn xdpchain(ns: &Netns, dir: &Path, args: &[&str]) -> Run {
     let mut command = Command::new(binary());
     command.args(args).current_dir(dir).env("NO_COLOR", "1").env_remove("RUST_LOG");
     run(ns, &mut command)
+}
+
+/// A namespace and a folder to run `xdpchain` in. The folder has the objects of `bpf/`, and goes away with its value.
+#[derive(Debug)]
+pub struct Shell<'a> {
+    ns: &'a Netns,
+    folder: TempDir,
+}
+
+impl<'a> Shell<'a> {
+    /// A shell in `ns`, with `chains_yaml` in its folder.
+    pub fn new(ns: &'a Netns, chains_yaml: &str) -> Self {
+        let shell = Self { ns, folder: tempfile::tempdir().expect("a folder can be made") };
+        object::write_all(shell.path());
+        shell.write("chains.yaml", chains_yaml);
+        shell
+    }
+
+    /// The namespace.
+    pub fn netns(&self) -> &'a Netns {
+        self.ns
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes a file of the folder.
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path().join(name), text).expect("the folder is ours");
+    }
+
+    /// Runs `xdpchain ARGUMENTS`.
+    pub fn xdpchain(&self, arguments: &[&str]) -> Run {
+        xdpchain(self.ns, self.path(), arguments)
+    }
+
+    /// Runs `xdpchain ARGUMENTS -o json`.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        let run = self.xdpchain(&[arguments, &["-o", "json"]].concat()).expect(0);
+        serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {}", run.stdout))
+    }
+
+    /// Every pin and file that `xdpchain` has for the namespace.
+    pub fn left(&self) -> Vec<PathBuf> {
+        [self.ns.pins(), self.ns.manifests()].iter().flat_map(|folder| files_below(folder)).collect()
+    }
 }
 
 /// Runs any command in namespace `ns`.

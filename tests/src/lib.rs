@@ -12,7 +12,7 @@ pub mod plan;
 pub mod rows;
 pub mod world;
 
-pub use cli::Run;
+pub use cli::{Run, Shell};
 pub use frames::Port;
 pub use net::{Netns, veth};
-pub use world::World;
+pub use world::{Links, World};

@@ -48,6 +48,8 @@ impl Netns {
         let inode =
             fs::metadata(Path::new(NAMED).join(&name)).expect("a namespace just made has an inode").ino();
         let ns = Self { name, inode };
+        // The kernel gives the number of a dead namespace out again, and somebody may have left something under it.
+        ns.remove_files();
         ns.ip("link set lo up");
         ns
     }
@@ -135,13 +137,17 @@ impl Netns {
     pub fn manifests(&self) -> PathBuf {
         Path::new("/run/xdpchain").join(self.inode.to_string())
     }
+
+    fn remove_files(&self) {
+        let _ = fs::remove_dir_all(self.pins());
+        let _ = fs::remove_dir_all(self.manifests());
+    }
 }
 
 impl Drop for Netns {
     fn drop(&mut self) {
         // Each step may find nothing to do; none may stop the others, a panic may be under way.
-        let _ = fs::remove_dir_all(self.pins());
-        let _ = fs::remove_dir_all(self.manifests());
+        self.remove_files();
         let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
     }
 }

@@ -45,6 +45,17 @@ pub const fn abi(address: Ipv4Addr) -> Ipv4 {
     Ipv4 { octets: address.octets() }
 }
 
+/// The link-layer address of the interface with `address`.
+pub const fn mac(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [2, 0, a, b, c, d]
+}
+
+/// [`mac`] as `ip` takes it.
+pub fn mac_text(address: Ipv4Addr) -> String {
+    mac(address).map(|octet| format!("{octet:02x}")).join(":")
+}
+
 /// The far end of a customer's GRE tunnel.
 pub const fn gateway(customer: u32) -> Ipv4Addr {
     Ipv4Addr::new(10, 20, 0, 10 + customer as u8)

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use xdpchain_abi::{Ipv4, Ipv6};
 
-use crate::plan::{self, Session};
+use crate::plan::{self, CUSTOMERS, Session};
 
 /// Rows under named columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +36,19 @@ impl Table {
     }
 }
 
+/// Every table of the data path, with the map that it is for.
+pub fn data_path(sessions: u32) -> [(&'static str, Table); 6] {
+    let sessions: Vec<_> = (0..sessions).map(|number| Session { number }).collect();
+    [
+        ("gtp-decap/endpoints", endpoints()),
+        ("gtp-decap/sessions", uplink(&sessions)),
+        ("gtp-encap/sessions", downlink(&sessions)),
+        ("gre-decap/tunnels", ingress(1..=CUSTOMERS)),
+        ("gre-steer/customers", customers(1..=CUSTOMERS)),
+        ("gre-steer/tunnels", tunnels(1..=CUSTOMERS)),
+    ]
+}
+
 fn v4(address: Ipv4) -> Ipv4Addr {
     address.octets.into()
 }
@@ -45,14 +58,14 @@ fn v6(address: Ipv6) -> Ipv6Addr {
 }
 
 /// `gtp-decap`'s endpoints.
-pub fn endpoints() -> Table {
+fn endpoints() -> Table {
     let mut table = Table::new(&["key", "flags"]);
     table.row([&plan::NODE_RAN, &0]);
     table
 }
 
 /// `gtp-decap`'s sessions.
-pub fn uplink(sessions: &[Session]) -> Table {
+fn uplink(sessions: &[Session]) -> Table {
     let columns = ["local", "teid", "customer", "session", "peer", "inner4", "inner6", "inner6_len", "flags"];
     let mut table = Table::new(&columns);
     for session in sessions {
@@ -73,7 +86,7 @@ pub fn uplink(sessions: &[Session]) -> Table {
 }
 
 /// `gtp-encap`'s sessions.
-pub fn downlink(sessions: &[Session]) -> Table {
+fn downlink(sessions: &[Session]) -> Table {
     let columns = ["customer", "address", "session", "teid", "peer", "local", "qfi", "flags"];
     let mut table = Table::new(&columns);
     for (key, value) in sessions.iter().flat_map(|session| session.downlink()) {
@@ -92,7 +105,7 @@ pub fn downlink(sessions: &[Session]) -> Table {
 }
 
 /// `gre-decap`'s tunnels.
-pub fn ingress(customers: RangeInclusive<u32>) -> Table {
+fn ingress(customers: RangeInclusive<u32>) -> Table {
     let columns = ["remote", "local", "customer", "tunnel", "value.key", "inside", "inside_len", "flags"];
     let mut table = Table::new(&columns);
     for (key, value) in customers.map(plan::ingress) {
@@ -111,7 +124,7 @@ pub fn ingress(customers: RangeInclusive<u32>) -> Table {
 }
 
 /// `gre-steer`'s customers.
-pub fn customers(customers: RangeInclusive<u32>) -> Table {
+fn customers(customers: RangeInclusive<u32>) -> Table {
     let mut table = Table::new(&["key", "tunnels", "count"]);
     for (key, value) in customers.map(plan::customer) {
         let tunnels = value.tunnels.map(|tunnel| tunnel.to_string()).join(" ");
@@ -121,7 +134,7 @@ pub fn customers(customers: RangeInclusive<u32>) -> Table {
 }
 
 /// `gre-steer`'s tunnels.
-pub fn tunnels(customers: RangeInclusive<u32>) -> Table {
+fn tunnels(customers: RangeInclusive<u32>) -> Table {
     let mut table = Table::new(&["key", "local", "remote", "value.key", "ttl", "flags"]);
     for (key, value) in customers.map(plan::tunnel) {
         table.row([&key, &v4(value.local), &v4(value.remote), &value.key.value(), &value.ttl, &value.flags]);

@@ -14,52 +14,73 @@ const WINDOW: u32 = 96;
 /// How long a packet may be under way before it counts as lost.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The three namespaces, connected, with addresses and neighbours, and the far ends counting.
+/// The three namespaces, connected, with addresses, neighbours and fixed link-layer addresses.
+#[derive(Debug)]
+pub struct Links {
+    /// The radio network, on `ran0`.
+    pub ran: Netns,
+    /// The node with the chains, on `n3` and `n6`.
+    pub node: Netns,
+    /// The customers' clouds, on `cloud0`.
+    pub cloud: Netns,
+}
+
+impl Links {
+    /// Builds them. Link-layer addresses are `02:00` and the IPv4 address of the interface.
+    #[expect(clippy::new_without_default, reason = "making namespaces is no default")]
+    pub fn new() -> Self {
+        let (ran, node, cloud) = (Netns::new("ran"), Netns::new("node"), Netns::new("cloud"));
+        veth((&ran, "ran0"), (&node, "n3"));
+        veth((&cloud, "cloud0"), (&node, "n6"));
+        let ends = [
+            (&ran, "ran0", RAN),
+            (&node, "n3", NODE_RAN),
+            (&node, "n6", NODE_CLOUD),
+            (&cloud, "cloud0", CLOUD),
+        ];
+        for (ns, interface, address) in ends {
+            ns.ip(&format!("link set dev {interface} address {}", plan::mac_text(address)));
+            ns.ip(&format!("addr add {address}/24 dev {interface}"));
+        }
+        // Fixed neighbours: a lookup that has to wait for ARP is the kernel's business and would count as lost here.
+        let neighbour = |ns: &Netns, on: &str, address, at| {
+            ns.ip(&format!("neigh replace {address} lladdr {} dev {on} nud permanent", plan::mac_text(at)));
+        };
+        neighbour(&ran, "ran0", NODE_RAN, NODE_RAN);
+        neighbour(&node, "n3", RAN, RAN);
+        neighbour(&node, "n6", CLOUD, CLOUD);
+        for customer in 1..=CUSTOMERS {
+            cloud.ip(&format!("addr add {}/24 dev cloud0", plan::gateway(customer)));
+            neighbour(&node, "n6", plan::gateway(customer), CLOUD);
+        }
+        node.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))
+            .expect("a namespace can be a router");
+        Self { ran, node, cloud }
+    }
+}
+
+/// The links with far ends that count.
 pub struct World {
     /// Counts what the radio side receives.
     pub ran_end: FarEnd,
     /// Counts what the cloud receives, and answers.
     pub cloud_end: FarEnd,
-    /// The radio network.
-    pub ran: Netns,
-    /// The node with the chains, on `n3` and `n6`.
-    pub node: Netns,
-    /// The customers' clouds.
-    pub cloud: Netns,
+    /// The namespaces.
+    pub links: Links,
 }
 
 impl World {
     /// Builds it, for packets numbered below `numbers`.
     pub fn new(numbers: u32) -> Self {
-        let (ran, node, cloud) = (Netns::new("ran"), Netns::new("node"), Netns::new("cloud"));
-        veth((&ran, "ran0"), (&node, "n3"));
-        veth((&cloud, "cloud0"), (&node, "n6"));
-        ran.ip(&format!("addr add {RAN}/24 dev ran0"));
-        node.ip(&format!("addr add {NODE_RAN}/24 dev n3"));
-        node.ip(&format!("addr add {NODE_CLOUD}/24 dev n6"));
-        cloud.ip(&format!("addr add {CLOUD}/24 dev cloud0"));
-        // Fixed neighbours: a lookup that has to wait for ARP is the kernel's business and would count as lost here.
-        let neighbour = |ns: &Netns, address, of: &Netns, interface: &str, on: &str| {
-            let mac = of.mac(interface).map(|o| format!("{o:02x}")).join(":");
-            ns.ip(&format!("neigh replace {address} lladdr {mac} dev {on} nud permanent"));
-        };
-        neighbour(&ran, NODE_RAN, &node, "n3", "ran0");
-        neighbour(&node, RAN, &ran, "ran0", "n3");
-        neighbour(&node, CLOUD, &cloud, "cloud0", "n6");
-        for customer in 1..=CUSTOMERS {
-            cloud.ip(&format!("addr add {}/24 dev cloud0", plan::gateway(customer)));
-            neighbour(&node, plan::gateway(customer), &cloud, "cloud0", "n6");
-        }
-        node.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))
-            .expect("a namespace can be a router");
-        let ran_end = FarEnd::attach(&ran, "ran0", Role::Ran, numbers);
-        let cloud_end = FarEnd::attach(&cloud, "cloud0", Role::Cloud, numbers);
-        Self { ran_end, cloud_end, ran, node, cloud }
+        let links = Links::new();
+        let ran_end = FarEnd::attach(&links.ran, "ran0", Role::Ran, numbers);
+        let cloud_end = FarEnd::attach(&links.cloud, "cloud0", Role::Cloud, numbers);
+        Self { ran_end, cloud_end, links }
     }
 
     /// A sender of GTP-U on the radio side.
     pub fn sender(&self, sessions: u32) -> Sender {
-        let socket = self.ran.run(|| UdpSocket::bind((RAN, GTPU_PORT))).expect("the port is free");
+        let socket = self.links.ran.run(|| UdpSocket::bind((RAN, GTPU_PORT))).expect("the port is free");
         socket.connect((NODE_RAN, GTPU_PORT)).expect("the node is a neighbour");
         Sender { socket, sessions, sent: 0, given_up: 0 }
     }

@@ -1,15 +1,15 @@
 //! Errors: each says what, where and what to do, has its exit status, and changes nothing.
 
 use std::fs;
+use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use aya::Ebpf;
 use aya::programs::{Xdp, XdpMode};
-use tempfile::TempDir;
-use xdpchain_tests::cli::{self, Run, object, xdpchain};
-use xdpchain_tests::{Netns, veth};
+use xdpchain_tests::cli::{self, object};
+use xdpchain_tests::{Netns, Run, Shell, veth};
 
 /// A chain of one module that passes everything.
 const GOOD: &str = "\
@@ -22,44 +22,34 @@ chains:
     slots: [passing]
 ";
 
-/// A namespace with an interface `eth1`, and a folder with the objects of `bpf/`.
-struct Place {
-    ns: Netns,
-    folder: TempDir,
+/// A namespace with an interface `eth1`.
+fn namespace(label: &str) -> Netns {
+    let ns = Netns::new(label);
+    veth((&ns, "eth1"), (&ns, "peer1"));
+    ns
 }
 
-impl Place {
-    fn new(label: &str) -> Self {
-        let ns = Netns::new(label);
-        veth((&ns, "eth1"), (&ns, "peer1"));
-        let folder = tempfile::tempdir().expect("a folder for the test");
-        object::write_all(folder.path());
-        let place = Self { ns, folder };
-        place.write("chains.yaml", GOOD);
-        place
-    }
+/// A shell in such a namespace.
+struct Place<'a>(Shell<'a>);
 
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
+impl<'a> Deref for Place<'a> {
+    type Target = Shell<'a>;
 
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path().join(name), text).expect("the test's folder can be written");
+    fn deref(&self) -> &Shell<'a> {
+        &self.0
     }
+}
 
-    fn xdpchain(&self, arguments: &[&str]) -> Run {
-        xdpchain(&self.ns, self.path(), arguments)
+impl<'a> Place<'a> {
+    fn new(ns: &'a Netns) -> Self {
+        Self(Shell::new(ns, GOOD))
     }
 
     /// Everything that a command could have changed.
     fn snapshot(&self) -> (Option<u32>, Vec<(PathBuf, Vec<u8>)>) {
-        let mut files = Vec::new();
-        for folder in [self.ns.pins(), self.ns.manifests()] {
-            files.extend(cli::files_below(&folder));
-        }
         // A pin cannot be read; its name is what counts.
-        let files = files.into_iter().map(|path| (path.clone(), fs::read(path).unwrap_or_default()));
-        (self.ns.xdp_program("eth1"), files.collect())
+        let files = self.left().into_iter().map(|path| (path.clone(), fs::read(path).unwrap_or_default()));
+        (self.netns().xdp_program("eth1"), files.collect())
     }
 
     /// Runs a command that has to fail with `status`, to say every one of `texts` and something to do, and to change
@@ -67,7 +57,10 @@ impl Place {
     fn refuses(&self, arguments: &[&str], status: i32, texts: &[&str]) {
         let before = self.snapshot();
         complains(self.xdpchain(arguments), status, texts);
-        assert_eq!(self.snapshot(), before, "{arguments:?} changed something");
+        let after = self.snapshot();
+        let difference: Vec<_> =
+            after.1.iter().filter(|file| !before.1.contains(file)).map(|file| &file.0).collect();
+        assert!(after == before, "{arguments:?} changed something: {difference:?}, program {:?}", after.0);
     }
 }
 
@@ -82,7 +75,8 @@ fn complains(run: Run, status: i32, texts: &[&str]) {
 
 #[test]
 fn an_unknown_interface() {
-    let place = Place::new("no-iface");
+    let ns = namespace("no-iface");
+    let place = Place::new(&ns);
     place.write("chains.yaml", &GOOD.replace("eth1", "eth7"));
     place.refuses(&["attach", "eth7"], 2, &["no interface `eth7`"]);
     place.refuses(&["detach", "eth7"], 2, &["no interface `eth7`"]);
@@ -90,7 +84,8 @@ fn an_unknown_interface() {
 
 #[test]
 fn no_permission() {
-    let place = Place::new("nobody");
+    let ns = namespace("nobody");
+    let place = Place::new(&ns);
     // Nobody may neither enter the folders above the binary nor the test's own, wherever they are.
     let folder = tempfile::Builder::new().prefix("xdpchain-nobody").tempdir_in("/tmp").expect("a folder");
     fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("it is ours");
@@ -102,7 +97,7 @@ fn no_permission() {
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]);
     command.arg(&binary).args(["attach", "eth1"]).current_dir(folder.path()).env("NO_COLOR", "1");
-    complains(cli::run(&place.ns, &mut command), 4, &["not allowed", "root"]);
+    complains(cli::run(&ns, &mut command), 4, &["not allowed", "root"]);
     assert_eq!(place.snapshot(), before);
 }
 
@@ -113,7 +108,8 @@ fn a_kernel_without_xdp_links() {
     };
     /// `bpf(2)`'s number and its command, `BPF_LINK_CREATE`, which kernels before 5.7 answer with EINVAL.
     const LINK_CREATE: u64 = 28;
-    let place = Place::new("old");
+    let ns = namespace("old");
+    let place = Place::new(&ns);
     let before = place.snapshot();
     let is_link_create = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, LINK_CREATE)
         .expect("a condition");
@@ -128,7 +124,7 @@ fn a_kernel_without_xdp_links() {
     let mut command = Command::new(cli::binary());
     command.args(["attach", "eth1"]).current_dir(place.path()).env("NO_COLOR", "1");
     // The filter holds for the thread and what it starts.
-    let output = place.ns.run(|| {
+    let output = ns.run(|| {
         seccompiler::apply_filter(&filter).expect("this kernel has seccomp");
         command.output().expect("the binary runs")
     });
@@ -143,7 +139,8 @@ fn a_kernel_without_xdp_links() {
 
 #[test]
 fn objects_that_are_no_module() {
-    let place = Place::new("objects");
+    let ns = namespace("objects");
+    let place = Place::new(&ns);
     place.write("text.o", "this is no ELF\n");
     let cases: [(&str, &[&str]); 4] = [
         ("text.o", &["text.o", "ELF"]),
@@ -167,7 +164,8 @@ fn objects_that_are_no_module() {
 
 #[test]
 fn a_program_that_the_verifier_refuses() {
-    let place = Place::new("verifier");
+    let ns = namespace("verifier");
+    let place = Place::new(&ns);
     let texts = ["module `refused`", "refused.c:", "no bounds check", "invalid access to packet", "data_end"];
     place.write("chains.yaml", &GOOD.replace("passing", "refused"));
     place.refuses(&["attach", "eth1"], 6, &texts);
@@ -178,21 +176,23 @@ fn a_program_that_the_verifier_refuses() {
 
 #[test]
 fn an_interface_with_the_program_of_somebody_else() {
-    let place = Place::new("foreign");
+    let ns = namespace("foreign");
+    let place = Place::new(&ns);
     let mut ebpf = Ebpf::load(object::DROPPING).expect("the kernel takes it");
     let program: &mut Xdp =
         ebpf.program_mut("dropping").expect("it is there").try_into().expect("it is for XDP");
     program.load().expect("the kernel takes it");
-    place.ns.run(|| program.attach("eth1", XdpMode::Driver)).expect("nothing is on it");
-    let id = place.ns.xdp_program("eth1").expect("it is attached");
+    ns.run(|| program.attach("eth1", XdpMode::Driver)).expect("nothing is on it");
+    let id = ns.xdp_program("eth1").expect("it is attached");
     let shown = format!("id {id}");
     place.refuses(&["attach", "eth1"], 7, &["`eth1`", &shown, "dropping"]);
-    assert_eq!(place.ns.xdp_program("eth1"), Some(id));
+    assert_eq!(ns.xdp_program("eth1"), Some(id));
 }
 
 #[test]
 fn a_chains_yaml_that_is_wrong() {
-    let place = Place::new("yaml");
+    let ns = namespace("yaml");
+    let place = Place::new(&ns);
     place.xdpchain(&["attach", "eth1"]).expect(0);
     // What is put in for what, and what has to be said: the place, the line itself, the word.
     let cases: [(&str, &str, &[&str]); 6] = [
@@ -216,7 +216,8 @@ fn a_chains_yaml_that_is_wrong() {
 
 #[test]
 fn what_is_not_there() {
-    let place = Place::new("absent");
+    let ns = namespace("absent");
+    let place = Place::new(&ns);
     place.refuses(&["detach", "eth1"], 1, &["no chain on `eth1`"]);
     place.refuses(&["remove", "eth1", "passing"], 1, &["no chain on `eth1`"]);
     place.xdpchain(&["attach", "eth1"]).expect(0);

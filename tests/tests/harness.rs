@@ -51,9 +51,9 @@ fn what_runs_inside_sees_only_what_is_inside() {
 fn the_cloud_counts_and_answers_what_is_right_and_names_what_is_not() {
     let world = World::new(8);
     // A veth takes what its peer sends back by XDP_TX only with a program of its own; this one passes GRE on.
-    let _passing = FarEnd::attach(&world.node, "n6", Role::Ran, 1);
-    let port = Port::open(&world.node, "n6");
-    let (near, far) = (world.node.mac("n6"), world.cloud.mac("cloud0"));
+    let _passing = FarEnd::attach(&world.links.node, "n6", Role::Ran, 1);
+    let port = Port::open(&world.links.node, "n6");
+    let (near, far) = (world.links.node.mac("n6"), world.links.cloud.mac("cloud0"));
     let send = |packet: &[u8]| port.send(&plan::frame(far, near, 0x0800, packet));
     let answer = || port.receive_where(WAIT, |f| f[..6] == near && f[23] == 47);
 

@@ -86,7 +86,7 @@ pub(crate) fn make(
         }
         let (before, start) = (sent.load(Ordering::Relaxed), Instant::now());
         let arguments: Vec<_> = step.arguments.iter().map(String::as_str).collect();
-        stage.change(&arguments)?;
+        stage.run(&arguments)?;
         let during = sent.load(Ordering::Relaxed) - before;
         if during == 0 {
             return Err(format!("no packet was sent while `xdpchain {}` ran", arguments.join(" ")));

@@ -104,7 +104,7 @@ fn play(options: &Options, stop: &AtomicBool) -> Result<Report, Failure> {
     println!("    ran  ====GTP-U====>  n3  node  n6  ====GRE====>  cloud");
     println!("         <===GTP-U=====      edge      <===GRE=====        (answers every packet)\n");
     let world = World::new(capacity);
-    let stage = Stage::new(&world.node, options.sessions)?;
+    let stage = Stage::new(&world.links.node, options.sessions)?;
     let state = stage.raise(options.sessions)?;
 
     println!("\nA first packet of each session, to see that the way is there both ways.");
