@@ -1,5 +1,6 @@
 //! The test network of [`plan`](crate::plan): three namespaces, two links, and the far ends that count.
 
+use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
@@ -109,7 +110,15 @@ impl Sender {
                 self.wait(world, WINDOW * 3 / 4);
             }
             let session = Session { number: self.sent % self.sessions };
-            self.socket.send(&session.gtpu(self.sent)).expect("the radio side's link takes packets");
+            let message = session.gtpu(self.sent);
+            // Told once about an ICMP error that came back; then the socket sends again.
+            while let Err(error) = self.socket.send(&message) {
+                assert_eq!(
+                    error.kind(),
+                    ErrorKind::ConnectionRefused,
+                    "the radio side's link takes packets: {error}"
+                );
+            }
             self.sent += 1;
         }
     }

@@ -48,11 +48,13 @@ pub(crate) struct Outcome {
     least: u32,
     /// The longest that a command took.
     longest: Duration,
+    /// What `status` showed of an interface while the visitor was in its chain for the last time.
+    pub(crate) visited: String,
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { swaps, least, longest } = self;
+        let Self { swaps, least, longest, .. } = self;
         write!(
             f,
             "{swaps} changes, each by one command of its own, the longest {} ms; at least {least} packets were sent \
@@ -70,7 +72,7 @@ pub(crate) fn make(
     packets: Range<u32>,
     stop: &AtomicBool,
 ) -> Result<Outcome, String> {
-    let mut outcome = Outcome { swaps: 0, least: u32::MAX, longest: Duration::ZERO };
+    let mut outcome = Outcome { swaps: 0, least: u32::MAX, longest: Duration::ZERO, visited: String::new() };
     let spacing = (packets.end - packets.start) / (steps.len() as u32 + 1);
     for (i, step) in steps.iter().enumerate() {
         let from = packets.start + spacing * (i as u32 + 1);
@@ -95,6 +97,11 @@ pub(crate) fn make(
         outcome.least = outcome.least.min(during);
         outcome.longest = outcome.longest.max(start.elapsed());
         DONE.store(outcome.swaps, Ordering::Relaxed);
+        if i + 2 == steps.len() {
+            // Some packets have to come for there to be something to see.
+            std::thread::sleep(Duration::from_millis(20));
+            outcome.visited = stage.status(arguments[1])?;
+        }
     }
     Ok(outcome)
 }
