@@ -196,8 +196,15 @@ fn install_packages(names: &[&str]) -> anyhow::Result<()> {
             still.join("`, `")
         );
     }
-    let mut install = command("apt-get", &["install", "-y", "-qq", "--no-install-recommends"]);
-    run(install.args(names).env("DEBIAN_FRONTEND", "noninteractive"))
+    let install = || {
+        let mut install = command("apt-get", &["install", "-y", "-qq", "--no-install-recommends"]);
+        run(install.args(names).env("DEBIAN_FRONTEND", "noninteractive"))
+    };
+    // An old list names versions that the archive no longer has.
+    install().or_else(|_| {
+        run(&mut command("apt-get", &["update", "-qq"]))?;
+        install()
+    })
 }
 
 fn has_candidate(package: &str) -> bool {
