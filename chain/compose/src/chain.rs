@@ -45,8 +45,10 @@ pub struct Slot<'a> {
 /// Columns 0 to 4 are the verdict with which the chain ended in the row's slot; octets are the frame's length
 /// then. [`EXIT_UNKNOWN`] counts return values that were no verdict, whatever became of the packet.
 pub const EXIT_MAP: &str = "xdpchain_exits";
-/// Rows of the exit counters, and so slots that an interface's chain can have.
-pub const EXIT_ROWS: u32 = 64;
+/// Rows of the exit counters: twice as many as the slots of a chain, for that before a change and that after it.
+pub const EXIT_ROWS: u32 = 128;
+/// Slots that a chain can have.
+pub const MAX_SLOTS: u32 = EXIT_ROWS / 2;
 /// Entries of a row.
 pub const EXIT_COLUMNS: u32 = 8;
 /// Column that counts return values that were no verdict.

@@ -16,7 +16,7 @@ pub mod object;
 pub mod tail;
 
 pub use chain::{
-    Chain, EXIT_COLUMNS, EXIT_MAP, EXIT_ROWS, EXIT_UNKNOWN, EXIT_VALUE, Module, Slot, proceed_on,
+    Chain, EXIT_COLUMNS, EXIT_MAP, EXIT_ROWS, EXIT_UNKNOWN, EXIT_VALUE, MAX_SLOTS, Module, Slot, proceed_on,
 };
 pub use error::ComposeError;
 pub use image::{

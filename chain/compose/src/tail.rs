@@ -7,8 +7,9 @@
 use crate::asm::Assembler;
 use crate::chain::Chain;
 use crate::fused::debug::ProgramParts;
-use crate::fused::glue::{Glue, Keep, ended_in};
+use crate::fused::glue::{Count, Glue, Keep, ended_in};
 use crate::fused::plan::{Course, Planned};
+use crate::fused::program_name;
 use crate::insn::code;
 use crate::link::Linker;
 use crate::{ComposeError, Fill, Image};
@@ -37,7 +38,7 @@ pub fn compose(chain: &Chain<'_>) -> Result<Image, ComposeError> {
     if let Some(odd) = mixed {
         return Err(ComposeError::MixedFrags { slot: odd.name.to_owned(), first: slots[0].name.to_owned() });
     }
-    let glue = Glue::new(chain, &linker, Keep::Map(state));
+    let glue = Glue::new(chain, &linker, Keep::Map(state), Count::Exits);
     let course = Course::of(chain.default, &slots);
     let mut parts = Vec::with_capacity(slots.len());
     for index in 0..slots.len() {
@@ -133,10 +134,4 @@ fn in_order(
     glue.say(asm, "leave the chain".into());
     asm.op(code::MOV64_REG, 0, 6, 0);
     asm.op(code::EXIT, 0, 0, 0);
-}
-
-/// The kernel keeps 15 octets of a program's name, of letters, digits, `_` and `.`.
-fn program_name(slot: &str) -> String {
-    let clean = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-    format!("xc_{}", slot.chars().map(clean).take(12).collect::<String>())
 }

@@ -45,6 +45,15 @@ pub(crate) enum Keep {
     Map(usize),
 }
 
+/// What is counted at a chain's end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Count {
+    /// Every packet, at the slot where its chain ended.
+    Exits,
+    /// Nothing.
+    Nothing,
+}
+
 /// Writes the chain's own code.
 pub(crate) struct Glue<'a> {
     linker: &'a Linker<'a>,
@@ -52,11 +61,12 @@ pub(crate) struct Glue<'a> {
     /// What stands for a source file in a verifier log or a dump.
     file: Name,
     keep: Keep,
+    count: Count,
 }
 
 impl<'a> Glue<'a> {
-    pub(crate) fn new(chain: &'a Chain<'a>, linker: &'a Linker<'a>, keep: Keep) -> Self {
-        Self { linker, chain, file: format!("xdpchain/{}", chain.name).into(), keep }
+    pub(crate) fn new(chain: &'a Chain<'a>, linker: &'a Linker<'a>, keep: Keep, count: Count) -> Self {
+        Self { linker, chain, file: format!("xdpchain/{}", chain.name).into(), keep, count }
     }
 
     /// Says in a verifier log or a dump what the next instructions are for.
@@ -231,6 +241,9 @@ impl<'a> Glue<'a> {
     pub(crate) fn count(&self, asm: &mut Assembler) {
         self.say(asm, "count the packet where its chain ended".into());
         asm.op(code::MOV64_REG, 6, 0, 0);
+        if self.count == Count::Nothing {
+            return;
+        }
         asm.mem(code::LDX_W, 1, FP, KEY, 0);
         asm.op(code::ADD64_REG, 1, 6, 0);
         asm.mem(code::STX_W, FP, 1, KEY, 0);

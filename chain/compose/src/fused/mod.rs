@@ -6,23 +6,34 @@ pub(crate) mod inline;
 pub(crate) mod plan;
 
 pub(crate) use crate::asm;
-use crate::chain::Chain;
+use crate::chain::{Chain, Module, Slot};
 use crate::insn::code;
 use crate::link::Linker;
 use crate::{ComposeError, Image};
 use asm::{Assembler, Label};
 use debug::ProgramParts;
-use glue::{Glue, Keep};
+use glue::{Count, Glue, Keep};
 use plan::{Course, Planned, SlotFunctions};
+use xdpchain_spec::{ChainDefault, SlotSpec};
 
 /// Makes one program of a chain.
 ///
 /// # Errors
 /// [`ComposeError`] when a module cannot be inlined, or the modules do not fit together.
 pub fn compose(chain: &Chain<'_>) -> Result<Image, ComposeError> {
+    compose_counting(chain, Count::Exits)
+}
+
+/// As [`compose`], but nothing is counted. Only to measure what counting costs.
+#[doc(hidden)]
+pub fn compose_uncounted(chain: &Chain<'_>) -> Result<Image, ComposeError> {
+    compose_counting(chain, Count::Nothing)
+}
+
+fn compose_counting(chain: &Chain<'_>, count: Count) -> Result<Image, ComposeError> {
     let linker = Linker::new(chain)?;
     let slots = Planned::all(chain, &linker)?;
-    let glue = Glue::new(chain, &linker, Keep::Stack);
+    let glue = Glue::new(chain, &linker, Keep::Stack, count);
     let mut asm = Assembler::default();
     let functions: Vec<SlotFunctions> = slots.iter().map(|slot| slot.functions(&mut asm)).collect();
 
@@ -43,6 +54,42 @@ pub fn compose(chain: &Chain<'_>) -> Result<Image, ComposeError> {
     Ok(Image { programs: vec![program], maps, fills: Vec::new(), btf })
 }
 
+/// Makes a program of a module alone, without any code of a chain's: what its author's loader would load.
+///
+/// # Errors
+/// [`ComposeError`] when the module has no program to choose, or its maps are not what chains.yaml says.
+pub fn compose_bare(module: &Module<'_>) -> Result<Image, ComposeError> {
+    let spec = SlotSpec::new(module.name);
+    let chain = Chain {
+        name: module.name,
+        default: ChainDefault::Keep,
+        modules: vec![*module],
+        slots: vec![Slot { spec: &spec, row: 0 }],
+    };
+    let linker = Linker::new(&chain)?;
+    let mut slots = Planned::all(&chain, &linker)?;
+    let mut slot = slots.remove(0);
+    slot.called = true;
+    let mut asm = Assembler::default();
+    let functions = slot.functions(&mut asm);
+    let glue = Glue::new(&chain, &linker, Keep::Stack, Count::Nothing);
+    // The main body comes first, where the program starts.
+    let starts = glue.functions(&mut asm, &slot, &functions)?.split_off(1);
+    let frags = slot.program.frags;
+    let parts =
+        ProgramParts { name: program_name(module.name), text: asm.finish()?, functions: starts, frags };
+    let license = linker.license();
+    let (maps, mut btf) = linker.finish();
+    let program = parts.encode(&mut btf, license);
+    Ok(Image { programs: vec![program], maps, fills: Vec::new(), btf })
+}
+
+/// The kernel keeps 15 octets of a program's name, of letters, digits, `_` and `.`.
+pub(crate) fn program_name(name: &str) -> String {
+    let clean = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    format!("xc_{}", name.chars().map(clean).take(12).collect::<String>())
+}
+
 /// A jump reaches 32,767 instructions, and a chain may be longer than that: every so often what leads to the end does so
 /// by way of here, which nothing runs into.
 fn relay(asm: &mut Assembler, end: Label, last: &mut usize) -> Label {
@@ -55,12 +102,6 @@ fn relay(asm: &mut Assembler, end: Label, last: &mut usize) -> Label {
     asm.jump(further);
     *last = asm.here();
     further
-}
-
-/// The kernel keeps 15 octets of a program's name, of letters, digits, `_` and `.`.
-fn program_name(chain: &str) -> String {
-    let clean = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-    format!("xc_{}", chain.chars().map(clean).take(12).collect::<String>())
 }
 
 fn emit_main(

@@ -4,7 +4,7 @@ use xdpchain_spec::{ChainDefault, Place, Verdict, VerdictSet};
 
 use super::asm::{Assembler, Label};
 use crate::ComposeError;
-use crate::chain::{Chain, EXIT_ROWS, proceed_on};
+use crate::chain::{Chain, MAX_SLOTS, proceed_on};
 use crate::insn::{call, code, helper};
 use crate::link::Linker;
 use crate::object::{Function, Object, Program};
@@ -36,8 +36,8 @@ pub(crate) struct SlotFunctions {
 impl<'a> Planned<'a> {
     /// Every slot of the chain, those in order before those at exit.
     pub(crate) fn all(chain: &Chain<'a>, linker: &Linker<'a>) -> Result<Vec<Self>, ComposeError> {
-        if chain.slots.len() > EXIT_ROWS as usize {
-            return Err(ComposeError::TooManySlots { slots: chain.slots.len(), limit: EXIT_ROWS });
+        if chain.slots.len() > MAX_SLOTS as usize {
+            return Err(ComposeError::TooManySlots { slots: chain.slots.len(), limit: MAX_SLOTS });
         }
         if !chain.slots.iter().any(|s| s.spec.at == Place::Order) {
             return Err(ComposeError::NoSlots);

@@ -1,0 +1,6 @@
+//! What the benchmarks share: C programs, loading, measuring in turn, and the report.
+#![forbid(unsafe_code)]
+
+pub mod measure;
+pub mod programs;
+pub mod report;
