@@ -1,6 +1,7 @@
 //! Developer commands: `cargo xtask COMMAND`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod ci;
 mod ebpf;
 mod run;
@@ -65,6 +66,13 @@ enum Command {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Measure, beside what the result is compared with; target/bench/NAME.json has the numbers
+    Bench {
+        #[command(flatten)]
+        install: Install,
+        /// Which one
+        name: bench::Name,
+    },
     /// Run clippy with warnings as errors, and cargo-deny where it is installed
     Lint,
     /// Format every crate
@@ -115,6 +123,10 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             let tally = test::run(&which)?;
             println!("{tally}");
             tally.check()
+        }
+        Command::Bench { install, name } => {
+            setup::ensure(install.no_install, false)?;
+            bench::run_bench(name)
         }
         Command::Lint => ci::lint(),
         Command::Fmt { check } => ci::fmt(check),
