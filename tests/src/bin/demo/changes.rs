@@ -64,20 +64,21 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Makes the changes, spread over the numbers of `packets` as `sent` counts them, until one fails or `stop`.
+/// Makes the changes, spread over the numbers of `packets` as `sent` counts them, until one fails or the
+/// packets ran `dry`.
 pub(crate) fn make(
     steps: &[Step],
     stage: &Stage<'_>,
     sent: &AtomicU32,
     packets: Range<u32>,
-    stop: &AtomicBool,
+    dry: &AtomicBool,
 ) -> Result<Outcome, String> {
     let mut outcome = Outcome { swaps: 0, least: u32::MAX, longest: Duration::ZERO, visited: String::new() };
     let spacing = (packets.end - packets.start) / (steps.len() as u32 + 1);
     for (i, step) in steps.iter().enumerate() {
         let from = packets.start + spacing * (i as u32 + 1);
         while sent.load(Ordering::Relaxed) < from {
-            if stop.load(Ordering::Relaxed) {
+            if dry.load(Ordering::Relaxed) {
                 return Err(format!(
                     "only {} of {} changes were made before the packets ran out",
                     i,

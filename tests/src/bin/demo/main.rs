@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use serde::Serialize;
 use xdpchain_tests::World;
+use xdpchain_tests::far_end::{Account, FarEnd};
+use xdpchain_tests::world::Sender;
 
 use crate::changes::Outcome;
 use crate::progress::Progress;
@@ -39,8 +41,9 @@ struct Options {
 
 /// Packets are sent at the rate at which `--packets` take this long, about as long as the default changes take.
 const SPAN: Duration = Duration::from_secs(8);
-/// When the changes have not ended after this many times `--packets`, something is wrong.
-const CAPACITY: u32 = 16;
+/// Packets beyond `--packets` that can be sent and counted while the changes take longer; at a trickle, for minutes.
+const SPARE: u32 = 4_000_000;
+/// Packets sent at a time.
 const CHUNK: u32 = 24;
 
 /// The last line.
@@ -99,12 +102,10 @@ impl From<String> for Failure {
 
 fn play(options: &Options, stop: &AtomicBool) -> Result<Report, Failure> {
     if !nix::unistd::geteuid().is_root() {
-        return Err("the demo makes network namespaces, which takes root\nhelp: run it as root"
-            .to_owned()
-            .into());
+        let what = "the demo makes network namespaces, which takes root\nhelp: run it as root";
+        return Err(what.to_owned().into());
     }
     let start = Instant::now();
-    let capacity = options.packets.saturating_mul(CAPACITY);
     println!(
         "Three network namespaces on veth; {} sessions of 3 customers, whose inner addresses are the same, over IPv4 \
          and IPv6, every other one with a QoS flow:\n",
@@ -112,72 +113,22 @@ fn play(options: &Options, stop: &AtomicBool) -> Result<Report, Failure> {
     );
     println!("    ran  ====GTP-U====>  n3  node  n6  ====GRE====>  cloud");
     println!("         <===GTP-U=====      edge      <===GRE=====        (answers every packet)\n");
-    let world = World::new(capacity);
+    let world = World::new(options.packets + SPARE);
     let stage = Stage::new(&world.links.node, options.sessions)?;
     let state = stage.raise(options.sessions)?;
-
-    println!("\nA first packet of each session, to see that the way is there both ways.");
     let mut sender = world.sender(options.sessions);
-    sender.send(&world, options.sessions);
-    sender.settle(&world);
-    if world.ran_end.right() < u64::from(options.sessions) {
-        let what = format!("of {} packets {} came back", options.sessions, world.ran_end.right());
-        return Err(format!("{what}\n{}", stage.diagnosis(&world)).into());
-    }
-    println!("  {} there, {} back", world.cloud_end.right(), world.ran_end.right());
+    first_packets(options, &world, &stage, &mut sender)?;
+    let Traffic { outcome, cloud, ran } = traffic(options, &world, &stage, &mut sender, stop)?;
 
-    println!(
-        "\n{} packets and more; meanwhile a third-party module in C is added and removed {} times, and one of ours \
-         is replaced by a new build on both interfaces.",
-        options.packets, options.rounds
-    );
-    let sent = AtomicU32::new(sender.sent());
-    let steps = changes::steps(options.rounds, &stage);
-    let first = sender.sent();
-    let target = options.packets.max(first);
-    let progress = Progress::new(target, steps.len());
-    let mut samples = (Vec::new(), Vec::new());
-    let outcome = std::thread::scope(|scope| {
-        let changes = scope.spawn(|| changes::make(&steps, &stage, &sent, first..target, stop));
-        let traffic = Instant::now();
-        let rate = f64::from(options.packets) / SPAN.as_secs_f64();
-        while sender.sent() < target || !changes.is_finished() {
-            if stop.load(Ordering::Relaxed) || sender.sent() + CHUNK > capacity {
-                // The changes see that the number does not rise any more, and end.
-                stop.store(true, Ordering::Relaxed);
-                break;
-            }
-            sender.send(&world, CHUNK);
-            sent.store(sender.sent(), Ordering::Relaxed);
-            progress.show(sender.sent(), &changes::DONE);
-            samples.0.extend(world.cloud_end.samples());
-            samples.1.extend(world.ran_end.samples());
-            let due = Duration::from_secs_f64(f64::from(sender.sent() - first) / rate);
-            // On a busy machine the changes take longer; a trickle is enough to show what they do to packets.
-            let trickle = if sender.sent() < target { Duration::ZERO } else { Duration::from_millis(5) };
-            std::thread::sleep(due.saturating_sub(traffic.elapsed()).max(trickle));
-        }
-        changes.join().expect("changing the chain does not panic")
-    });
-    progress.finish();
-    if stop.load(Ordering::Relaxed) && sender.sent() + CHUNK <= capacity {
-        return Err(Failure::Stopped);
-    }
-    let outcome: Outcome = outcome?;
-    sender.settle(&world);
-    samples.0.extend(world.cloud_end.samples());
-    samples.1.extend(world.ran_end.samples());
-
-    let total = sender.sent();
-    let uplink = world.cloud_end.account(total);
-    let downlink = world.ran_end.account(total);
+    let sent = sender.sent();
+    let (uplink, downlink) = (world.cloud_end.account(sent), world.ran_end.account(sent));
+    let downlink_received = u64::from(sent - downlink.lost);
     let report = Report {
-        uplink_sent: u64::from(total),
-        uplink_received: u64::from(total - uplink.lost),
+        uplink_sent: u64::from(sent),
+        uplink_received: u64::from(sent - uplink.lost),
         downlink_sent: world.cloud_end.answered(),
-        downlink_received: u64::from(total - downlink.lost),
-        lost: u64::from(uplink.lost)
-            + world.cloud_end.answered().saturating_sub(u64::from(total - downlink.lost)),
+        downlink_received,
+        lost: u64::from(uplink.lost) + world.cloud_end.answered().saturating_sub(downlink_received),
         swaps: outcome.swaps,
         engine: state.engine,
         mode: state.mode,
@@ -189,26 +140,115 @@ fn play(options: &Options, stop: &AtomicBool) -> Result<Report, Failure> {
     for interface in INTERFACES {
         println!("\n{}", stage.status(interface)?.trim_end());
     }
-    let mut wrong = Vec::new();
-    for (end, name, account) in [(&world.cloud_end, "cloud", uplink), (&world.ran_end, "ran", downlink)] {
-        wrong.extend(
-            end.wrong()
-                .into_iter()
-                .map(|(what, n)| format!("{n} packets reached {name} with a wrong {what}")),
-        );
-        if account.duplicated > 0 {
-            wrong.push(format!("{} numbers reached {name} more than once", account.duplicated));
-        }
-        if let Some(first) = account.first_lost {
-            wrong.push(format!("{} numbers never reached {name}, the first is {first}", account.lost));
-        }
+    let mut wrong = complaints("cloud", &world.cloud_end, uplink);
+    wrong.extend(complaints("ran", &world.ran_end, downlink));
+    wrong.extend(judge::judge(&cloud, &ran).err());
+    if !wrong.is_empty() {
+        wrong.push(stage.diagnosis(&world));
     }
-    wrong.extend(judge::judge(&samples.0, &samples.1).err());
     wrong.extend(stage.strike().err());
     if wrong.is_empty() {
         Ok(report)
     } else {
-        let what = format!("{}\n{}", wrong.join("\n"), stage.diagnosis(&world));
-        Err(Failure::Wrong { what, report: Some(Box::new(report)) })
+        Err(Failure::Wrong { what: wrong.join("\n"), report: Some(Box::new(report)) })
     }
+}
+
+/// Sends one packet of each session; every one has to come back.
+fn first_packets(
+    options: &Options,
+    world: &World,
+    stage: &Stage<'_>,
+    sender: &mut Sender,
+) -> Result<(), Failure> {
+    println!("\nA first packet of each session, to see that the way is there both ways.");
+    sender.send(world, options.sessions);
+    sender.settle(world);
+    let (there, back) = (world.cloud_end.right(), world.ran_end.right());
+    if back < u64::from(options.sessions) {
+        let sent = options.sessions;
+        return Err(format!(
+            "of {sent} packets {there} arrived and {back} came back\n{}",
+            stage.diagnosis(world)
+        )
+        .into());
+    }
+    println!("  {there} there, {back} back");
+    Ok(())
+}
+
+/// What the traffic brought.
+struct Traffic {
+    outcome: Outcome,
+    /// Some of the frames that the cloud received.
+    cloud: Vec<Vec<u8>>,
+    /// Some of the frames that the radio side received.
+    ran: Vec<Vec<u8>>,
+}
+
+/// Sends packets while the chain is changed, until all were sent and all changes made.
+fn traffic(
+    options: &Options,
+    world: &World,
+    stage: &Stage<'_>,
+    sender: &mut Sender,
+    stop: &AtomicBool,
+) -> Result<Traffic, Failure> {
+    println!(
+        "\n{} packets and more; meanwhile a third-party module in C is added and removed {} times, and one of ours \
+         is replaced by a new build on both interfaces.",
+        options.packets, options.rounds
+    );
+    let first = sender.sent();
+    let target = options.packets.max(first);
+    let steps = changes::steps(options.rounds, stage);
+    let progress = Progress::new(target, steps.len());
+    let sent = AtomicU32::new(first);
+    // Set when no more packets are sent, by ctrl-c or because there were too many.
+    let dry = AtomicBool::new(false);
+    let (mut cloud, mut ran) = (Vec::new(), Vec::new());
+    let outcome = std::thread::scope(|scope| {
+        let changes = scope.spawn(|| changes::make(&steps, stage, &sent, first..target, &dry));
+        let start = Instant::now();
+        let rate = f64::from(options.packets) / SPAN.as_secs_f64();
+        while sender.sent() < target || !changes.is_finished() {
+            if stop.load(Ordering::Relaxed) || sender.sent() + CHUNK > options.packets + SPARE {
+                dry.store(true, Ordering::Relaxed);
+                break;
+            }
+            sender.send(world, CHUNK);
+            sent.store(sender.sent(), Ordering::Relaxed);
+            progress.show(sender.sent(), &changes::DONE);
+            cloud.extend(world.cloud_end.samples());
+            ran.extend(world.ran_end.samples());
+            let due = Duration::from_secs_f64(f64::from(sender.sent() - first) / rate);
+            // On a busy machine the changes take longer; a trickle is enough to show what they do to packets.
+            let trickle = if sender.sent() < target { Duration::ZERO } else { Duration::from_millis(5) };
+            std::thread::sleep(due.saturating_sub(start.elapsed()).max(trickle));
+        }
+        changes.join().expect("changing the chain does not panic")
+    });
+    progress.finish();
+    if stop.load(Ordering::Relaxed) {
+        return Err(Failure::Stopped);
+    }
+    let outcome = outcome?;
+    sender.settle(world);
+    cloud.extend(world.cloud_end.samples());
+    ran.extend(world.ran_end.samples());
+    Ok(Traffic { outcome, cloud, ran })
+}
+
+/// What a far end did not like, and what it missed.
+fn complaints(name: &str, end: &FarEnd, account: Account) -> Vec<String> {
+    let wrong = end.wrong().into_iter();
+    let mut found: Vec<_> =
+        wrong.map(|(what, n)| format!("{n} packets reached {name} with a wrong {what}")).collect();
+    if account.duplicated > 0 {
+        found.push(format!("{} numbers reached {name} more than once", account.duplicated));
+    }
+    if let Some(first) = account.first_lost {
+        found.push(format!("{} numbers never reached {name}, the first is {first}", account.lost));
+    }
+    found
 }

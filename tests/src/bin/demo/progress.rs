@@ -13,7 +13,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// A bar of `packets`, beside which `changes` are counted. indicatif draws nothing when standard error is no terminal.
     pub(crate) fn new(packets: u32, changes: usize) -> Self {
-        let style = "  {bar:40} {human_pos}/{human_len} packets, {per_sec}, {msg}";
+        let style = "  {bar:40} {human_pos} of {human_len} packets, {msg}";
         let style = ProgressStyle::with_template(style).expect("the template is right");
         let target = ProgressDrawTarget::stderr_with_hz(10);
         Self {
