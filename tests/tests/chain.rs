@@ -224,6 +224,49 @@ fn a_module_takes_effect_when_added_and_none_when_removed() {
     assert_eq!((world.cloud_end.right(), world.ran_end.right()), (200, 200));
 }
 
+#[test]
+fn what_reached_a_slot_is_what_it_counted_itself_whatever_comes_and_goes() {
+    let world = World::new(NUMBERS);
+    let shell = raise(&world.links);
+    let mut sender = world.sender(SESSIONS);
+    sender.send(&world, 500);
+    let changes: [&[&str]; 6] = [
+        &["add", "n3", "passing.o", "--before", "gre-steer"],
+        &["remove", "n3", "acl"],
+        &["add", "n3", "dropping.o", "--after", "passing", "--observer"],
+        &["add", "n3", "builtin:acl", "--before", "passing"],
+        &["replace", "n3", "dropping", "dropping.o"],
+        &["remove", "n3", "dropping"],
+    ];
+    let mut removed = 0;
+    for arguments in changes {
+        let done = std::thread::scope(|scope| {
+            let change = scope.spawn(|| shell.xdpchain(arguments));
+            while !change.is_finished() {
+                trickle(&mut sender, &world);
+            }
+            change.join().expect("running a command does not panic")
+        });
+        done.expect(0);
+        sender.send(&world, 200);
+        removed += u32::from(arguments[0] == "remove");
+    }
+    sender.settle(&world);
+    assert_eq!(removed, 2);
+    let told = status(&shell, "n3");
+    let slot = |name: &str| {
+        let slots = told["slots"].as_array().expect("a list");
+        slots.iter().find(|slot| slot["slot"] == name).expect("it is in the chain").clone()
+    };
+    let counted = shell.json(&["map", "get", "passing/passed", "0"])["value"].clone();
+    assert!(counted.as_u64().is_some_and(|packets| packets > 1000), "{counted}");
+    assert_eq!(slot("passing")["reached"], counted);
+    // Every packet of the sender, whatever the chain was when it came.
+    assert_eq!(slot("gtp-decap")["reached"], told["total"]["packets"]);
+    assert!(slot("gtp-decap")["reached"].as_u64() >= Some(sender.sent().into()));
+    assert_eq!(slot("stats")["reached"], told["total"]["packets"]);
+}
+
 const TWO_CHAINS: &str = "\
 version: 1
 modules:

@@ -425,7 +425,7 @@ fn a_callers_error_comes_back_and_nothing_is_left() {
 }
 
 #[test]
-fn the_composer_gets_stored_objects_and_rows_that_stay() {
+fn the_composer_gets_stored_objects_and_counts_are_carried_on() {
     let (node, _peer) = pair();
     let roots = Roots::new();
     let exits = || {
@@ -443,8 +443,10 @@ fn the_composer_gets_stored_objects_and_rows_that_stay() {
         value[last + 8..].copy_from_slice(&300u64.to_ne_bytes());
         let key = |row: u32| (row * EXIT_COLUMNS + PASS as u32).to_ne_bytes();
         counters.update(&key(1), &value).expect("written");
-        // And garbage in the row that comes next.
-        counters.update(&key(2), &value).expect("written");
+        // And garbage in the rows that come next.
+        for row in 2..5 {
+            counters.update(&key(row), &value).expect("written");
+        }
 
         // `c` is added before `b` and only its object is given; those of `a` and `b` come from the store.
         let mut objects = Objects::default();
@@ -467,11 +469,21 @@ fn the_composer_gets_stored_objects_and_rows_that_stay() {
             },
         )
         .expect("swaps");
-        assert_eq!(seen.into_inner(), BTreeMap::from([("a".into(), 0), ("b".into(), 1), ("c".into(), 2)]));
-        let exits = host.status("eth0").expect("a chain").exits;
-        let totals: Vec<_> =
-            exits.iter().map(|e| (e.slot.as_str(), e.total().packets, e.total().bytes)).collect();
-        assert_eq!(totals, [("a", 0, 0), ("c", 0, 0), ("b", 3, 300)]);
+        assert_eq!(seen.into_inner(), BTreeMap::from([("a".into(), 2), ("c".into(), 3), ("b".into(), 4)]));
+        let told = |host: &Host| -> Vec<_> {
+            let exits = host.status("eth0").expect("a chain").exits;
+            let packets = exits.slots.iter().map(|e| (e.slot.clone(), e.reached, e.total().packets));
+            packets.chain([("total".to_owned(), exits.total.packets, exits.total.bytes)]).collect()
+        };
+        let expected = |rows: &[(&str, u64, u64)]| -> Vec<_> {
+            rows.iter().map(|(slot, reached, ended)| ((*slot).to_owned(), *reached, *ended)).collect()
+        };
+        assert_eq!(told(host), expected(&[("a", 3, 0), ("c", 0, 0), ("b", 3, 3), ("total", 3, 300)]));
+        // 3 more that end in `b`, then `b` goes: what ended there was seen by the others all the same.
+        counters.update(&key(4), &value).expect("written");
+        assert_eq!(told(host), expected(&[("a", 6, 0), ("c", 3, 0), ("b", 6, 6), ("total", 6, 600)]));
+        change_to(host, "eth0", &["a", "c"], Mode::Auto, exits()).expect("swaps");
+        assert_eq!(told(host), expected(&[("a", 6, 0), ("c", 3, 0), ("total", 6, 600)]));
         host.detach("eth0").expect("detaches");
     });
     assert_eq!(roots.left(), Vec::<PathBuf>::new());

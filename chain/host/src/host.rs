@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use xdpchain_compose::{Image, MapOwner, MapUse};
+use xdpchain_compose::{EXIT_MAP, Image, MapOwner, MapUse};
 use xdpchain_spec::{Engine, Mode};
 
 use crate::attach::{self, PinnedLink};
@@ -207,13 +207,14 @@ impl Host {
         undo: &mut Undo<'a>,
     ) -> Result<Change> {
         let Desired { mut state, objects, dry_run } = desired;
-        let rows = before.as_ref().map(|m| m.state.rows.clone()).unwrap_or_default();
-        let fresh = state.assign_rows(&rows);
+        let other_rows = state.assign_rows(before.as_ref().map(|m| &m.state));
         let objects = self.complete(&state, objects)?;
         let composed = compose(&state, &objects).map_err(Error::Compose)?;
         let loaded = self.load(&interface.name, &composed.image, undo)?;
         exits::check_rows(&interface.name, &composed.image, &state)?;
-        exits::clear_rows(&composed.image, &loaded, &state, &fresh)?;
+        if other_rows {
+            exits::clear_rows(&composed.image, &loaded, &state)?;
+        }
         let mut after = self.manifest_of(interface, before.as_ref(), state, &composed, &loaded)?;
         let verified_insns = loaded.info.verified_insns;
         if dry_run {
@@ -228,8 +229,29 @@ impl Host {
             (Some(link), Some(before)) => self.swap(interface, link, before, &after, &loaded, undo)?,
             _ => self.attach(interface, &mut after, &loaded, undo)?,
         }
-        self.store().publish(&after)?;
+        self.publish(before.as_ref(), &mut after)?;
         Ok(Change { before, after, verified_insns, dry_run })
+    }
+
+    /// Records a generation that is committed.
+    fn publish(&self, before: Option<&Manifest>, after: &mut Manifest) -> Result<()> {
+        if let Some(before) = before {
+            // A packet that is on its way through the program before still counts there, and may be about to look into
+            // its program array.
+            sys::wait_for_programs();
+            self.carry(before, after)?;
+        }
+        self.store().publish(after)
+    }
+
+    /// Carries on what was counted in rows that are not counted in any more.
+    fn carry(&self, before: &Manifest, after: &mut Manifest) -> Result<()> {
+        let counted = before.maps.iter().any(|map| map.module.is_none() && map.name == EXIT_MAP);
+        after.carried = match counted && before.state.rows != after.state.rows {
+            true => exits::carry(&self.chain_map(&after.ifname, EXIT_MAP)?, before, &after.state)?,
+            false => before.carried.clone(),
+        };
+        Ok(())
     }
 
     /// The objects that `state` refers to, those that were not given from the store.
@@ -309,6 +331,7 @@ impl Host {
             },
             maps: maps.collect(),
             state,
+            carried: before.map(|m| m.carried.clone()).unwrap_or_default(),
         })
     }
 
@@ -467,10 +490,14 @@ impl Host {
         let link = PinnedLink::open(&self.at.link(ifname))?;
         let alive = link.as_ref().is_some_and(|link| link.ifindex().is_some());
         let mut recovered = None;
-        if let Some(staged) = self.store().staged(ifname)? {
+        if let Some(mut staged) = self.store().staged(ifname)? {
             let (ifname, generation) = (ifname.to_owned(), staged.generation);
-            if alive && link.as_ref().is_some_and(|link| link.info.prog_id == staged.program.id) {
-                self.store().publish(&staged)?;
+            let before = self.store().current(&ifname)?;
+            if before.as_ref().is_some_and(|before| before.generation == generation) {
+                // It was recorded, but for forgetting that it had been prepared.
+                self.store().unstage(&ifname)?;
+            } else if alive && link.as_ref().is_some_and(|link| link.info.prog_id == staged.program.id) {
+                self.publish(before.as_ref(), &mut staged)?;
                 recovered = Some(Recovered::Finished { ifname, generation });
             } else {
                 self.store().unstage(&ifname)?;

@@ -27,7 +27,7 @@ mod undo;
 mod verifier;
 
 pub use error::{BoxError, Class, Error, Result};
-pub use exits::{Count, SlotExits};
+pub use exits::{Carried, Count, Exits, SlotExits};
 pub use host::{Change, Compose, Composed, Desired, Edit, Host, Recovered};
 pub use interface::{AttachPlace, AttachedProgram, Interface};
 pub use manifest::{

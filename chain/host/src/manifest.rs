@@ -1,6 +1,6 @@
 //! A generation of a chain on an interface, as it is kept: enough to compose and load it again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use xdpchain_compose::MapOwner;
 use xdpchain_spec::{ChainSpec, Engine, ModuleSpec};
+
+use crate::exits::Carried;
 
 /// The version of the manifest's format.
 pub(crate) const VERSION: u32 = 1;
@@ -114,32 +116,28 @@ pub struct ChainState {
     pub chain: ChainSpec,
     /// The modules that the slots name, and those that their imports lead to, by name.
     pub modules: BTreeMap<String, ModuleState>,
-    /// Row of the exit counters for each slot, by the slot's name. Given out by [`Host`](crate::Host): a slot that stays
-    /// keeps its row.
+    /// Row of the exit counters for each slot, by the slot's name. Given out by [`Host`](crate::Host): as long as the
+    /// slots and their order stay, so do the rows.
     #[serde(default)]
     pub rows: BTreeMap<String, u32>,
 }
 
 impl ChainState {
-    /// Gives each slot a row: the one that it had in `before`, else the lowest that is free. The slots whose row is new.
-    pub(crate) fn assign_rows(&mut self, before: &BTreeMap<String, u32>) -> Vec<String> {
-        self.rows.clear();
-        let mut fresh = Vec::new();
-        for slot in &self.chain.slots {
-            match before.get(&slot.name) {
-                Some(row) => drop(self.rows.insert(slot.name.clone(), *row)),
-                None => fresh.push(slot.name.clone()),
-            }
+    /// Gives each slot a row: those of `before` when the slots and their order are the same, else the lowest that
+    /// `before` does not count in. Whether they are other rows than before.
+    pub(crate) fn assign_rows(&mut self, before: Option<&Self>) -> bool {
+        let order = |state: &Self| -> Vec<_> {
+            state.chain.slots.iter().map(|slot| (slot.name.clone(), slot.at)).collect()
+        };
+        if let Some(before) = before.filter(|before| order(before) == order(self)) {
+            self.rows.clone_from(&before.rows);
+            return false;
         }
-        // A row that was in use until now is counted in by the old program until the very swap.
-        let taken: std::collections::BTreeSet<u32> = before.values().copied().collect();
-        let mut free = (0..).filter(|row| !taken.contains(row));
-        for slot in &fresh {
-            if let Some(row) = free.next() {
-                self.rows.insert(slot.clone(), row);
-            }
-        }
-        fresh
+        let taken: BTreeSet<u32> =
+            before.map(|before| before.rows.values().copied().collect()).unwrap_or_default();
+        let free = (0..).filter(|row| !taken.contains(row));
+        self.rows = self.chain.slots.iter().map(|slot| slot.name.clone()).zip(free).collect();
+        true
     }
 }
 
@@ -223,6 +221,9 @@ pub struct Manifest {
     pub maps: Vec<MapRecord>,
     /// What was asked for.
     pub state: ChainState,
+    /// What was counted before the slots were as they are.
+    #[serde(default)]
+    pub carried: Carried,
 }
 
 #[cfg(test)]
@@ -267,13 +268,14 @@ pub(crate) mod tests {
             program: ProgramRecord { id: 7, name: "edge".into(), tag: "00".into() },
             maps: vec![MapRecord { module: Some("acl".into()), name: ".bss.1".into(), id: 9 }],
             state: state(slots),
+            carried: Carried::default(),
         }
     }
 
     #[test]
     fn a_manifest_survives_json() {
         let mut wanted = manifest(4, &["acl", "stats"]);
-        wanted.state.assign_rows(&BTreeMap::new());
+        wanted.state.assign_rows(None);
         wanted.state.chain.slots[0].proceed_on = Some(VerdictSet::only(Verdict::Tx));
         wanted.state.modules.get_mut("acl").expect("made above").spec.object =
             ObjectRef::File("./acl.o".into());
@@ -283,19 +285,24 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_slot_that_stays_keeps_its_row() {
+    fn an_order_of_slots_has_rows_of_its_own() {
         let mut first = state(&["a", "b", "c"]);
-        assert_eq!(first.assign_rows(&BTreeMap::new()), ["a", "b", "c"]);
+        assert!(first.assign_rows(None));
         assert_eq!(first.rows.values().copied().collect::<Vec<_>>(), [0, 1, 2]);
 
-        let mut second = state(&["c", "d", "a"]);
-        assert_eq!(second.assign_rows(&first.rows), ["d"]);
-        assert_eq!((second.rows["a"], second.rows["c"]), (0, 2));
-        assert_eq!(second.rows["d"], 3, "b's row is in use until the swap");
+        let mut same = state(&["a", "b", "c"]);
+        same.chain.slots[1].observer = true;
+        assert!(!same.assign_rows(Some(&first)));
+        assert_eq!(same.rows, first.rows);
 
-        let mut third = state(&["c", "d", "a", "b"]);
-        assert_eq!(third.assign_rows(&second.rows), ["b"]);
-        assert_eq!(third.rows["b"], 1);
+        let mut second = state(&["c", "d", "a"]);
+        assert!(second.assign_rows(Some(&first)));
+        let rows = |state: &ChainState| ["c", "d", "a"].map(|slot| state.rows[slot]);
+        assert_eq!(rows(&second), [3, 4, 5], "the first rows are in use until the swap");
+
+        let mut third = state(&["a", "c", "d"]);
+        assert!(third.assign_rows(Some(&second)), "what came to a slot depends on the order");
+        assert_eq!(rows(&third), [1, 2, 0]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use xdpchain_compose::{EXIT_MAP, MapOwner};
 
 use crate::attach::PinnedLink;
 use crate::error::{Error, Result};
-use crate::exits::{self, SlotExits};
+use crate::exits::{self, Exits};
 use crate::host::Host;
 use crate::interface::Interface;
 use crate::manifest::Manifest;
@@ -24,8 +24,8 @@ pub struct ChainStatus {
     pub link: Option<LinkInfo>,
     /// The program that the link runs.
     pub program: Option<ProgInfo>,
-    /// Packets by slot and verdict, in the order of the slots; empty when the chain does not count.
-    pub exits: Vec<SlotExits>,
+    /// What became of the packets; no slots when the chain does not count.
+    pub exits: Exits,
     /// The maps.
     pub maps: Vec<MapStatus>,
     /// What is not as the manifest says, in words.
@@ -51,6 +51,19 @@ impl Host {
     /// # Errors
     /// [`Error::NoChain`], [`Error::NoInterface`] when there is neither a chain nor an interface, [`Error::Permission`].
     pub fn status(&self, ifname: &str) -> Result<ChainStatus> {
+        // A change in between would put the rows of one generation beside the manifest of another.
+        let mut tries = 5;
+        loop {
+            let status = self.status_once(ifname)?;
+            let now = self.store().current(ifname)?;
+            if now.is_none_or(|now| now.generation == status.manifest.generation) || tries == 0 {
+                return Ok(status);
+            }
+            tries -= 1;
+        }
+    }
+
+    fn status_once(&self, ifname: &str) -> Result<ChainStatus> {
         let link = PinnedLink::open(&self.at.link(ifname))?;
         let Some(manifest) = self.store().current(ifname)? else {
             Interface::by_name(ifname)?;
@@ -85,7 +98,7 @@ impl Host {
                 Err(error) => return Err(error),
             }
         }
-        let exits = counters.map(|map| exits::read(&map, &manifest.state)).transpose()?.unwrap_or_default();
+        let exits = counters.map(|map| exits::read(&map, &manifest)).transpose()?.unwrap_or_default();
         Ok(ChainStatus { manifest, interface, link: link.map(|l| l.info), program, exits, maps, problems })
     }
 }

@@ -54,11 +54,8 @@ impl Store<'_> {
 
     /// Keeps a prepared generation.
     pub(crate) fn stage(&self, manifest: &Manifest) -> Result<()> {
-        let text = serde_json::to_vec_pretty(manifest).map_err(|e| Error::Manifest {
-            path: self.0.manifests(&manifest.ifname).join(STAGED),
-            reason: e.to_string(),
-        })?;
-        write(&self.0.manifests(&manifest.ifname).join(STAGED), &text)
+        let path = self.0.manifests(&manifest.ifname).join(STAGED);
+        write(&path, &text(manifest, &path)?)
     }
 
     /// Forgets the prepared generation.
@@ -66,16 +63,16 @@ impl Store<'_> {
         remove_file(&self.0.manifests(ifname).join(STAGED))
     }
 
-    /// Makes the prepared generation the committed one.
+    /// Makes `manifest` the committed generation, which it was prepared as.
     pub(crate) fn publish(&self, manifest: &Manifest) -> Result<()> {
         let directory = self.0.manifests(&manifest.ifname);
         let name = format!("gen-{}.json", manifest.generation);
-        let to = directory.join(&name);
-        fs::rename(directory.join(STAGED), &to).map_err(Error::io("write", &to))?;
+        write(&directory.join(&name), &text(manifest, &directory.join(&name))?)?;
         let next = directory.join("current.new");
         remove_file(&next)?;
         symlink(&name, &next).map_err(Error::io("write", &next))?;
-        fs::rename(&next, directory.join(CURRENT)).map_err(Error::io("write", directory.join(CURRENT)))
+        fs::rename(&next, directory.join(CURRENT)).map_err(Error::io("write", directory.join(CURRENT)))?;
+        self.unstage(&manifest.ifname)
     }
 
     /// Removes all but the newest generations of an interface.
@@ -130,6 +127,11 @@ impl Store<'_> {
         }
         Ok(())
     }
+}
+
+fn text(manifest: &Manifest, path: &Path) -> Result<Vec<u8>> {
+    serde_json::to_vec_pretty(manifest)
+        .map_err(|e| Error::Manifest { path: path.to_owned(), reason: e.to_string() })
 }
 
 fn generation_of(name: &str) -> Option<u64> {

@@ -1,7 +1,7 @@
 //! `status`: what runs on an interface, and what became of its packets.
 //!
 //! Packets are counted once, where their chain ended; what came to a slot's place is everything that
-//! ended there or after it. Counts begin when the chain is attached, and a slot's own when it is added.
+//! ended there or after it since the slot was added.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ struct Status {
     mode_reason: Option<String>,
     program: ProgramStatus,
     default: &'static str,
-    /// Everything that went through the chain.
+    /// Everything that went through the chain since it was attached.
     total: Counted,
     slots: Vec<SlotStatus>,
     maps: Vec<MapStatus>,
@@ -138,16 +138,10 @@ fn status(host: &Host, chain: &ChainStatus) -> Result<Status> {
     let manifest = &chain.manifest;
     let state = &manifest.state;
     let counts: BTreeMap<&str, &SlotExits> =
-        chain.exits.iter().map(|exits| (exits.slot.as_str(), exits)).collect();
+        chain.exits.slots.iter().map(|exits| (exits.slot.as_str(), exits)).collect();
     let none = SlotExits::default();
-    let exits: Vec<&SlotExits> = state
-        .chain
-        .slots
-        .iter()
-        .map(|slot| counts.get(slot.name.as_str()).copied().unwrap_or(&none))
-        .collect();
-    let reached = reached(&state.chain.slots, &exits);
-    let slots = state.chain.slots.iter().zip(&exits).zip(&reached).filter_map(|((slot, exits), reached)| {
+    let slots = state.chain.slots.iter().filter_map(|slot| {
+        let exits = counts.get(slot.name.as_str()).copied().unwrap_or(&none);
         let module = state.modules.get(&slot.module)?;
         Some(SlotStatus {
             slot: slot.name.clone(),
@@ -158,7 +152,7 @@ fn status(host: &Host, chain: &ChainStatus) -> Result<Status> {
             observer: slot.observer,
             proceed_on: if slot.observer { None } else { effective(host, slot, module) },
             on_unknown: slot.on_unknown,
-            reached: *reached,
+            reached: exits.reached,
             ended: Verdict::ALL
                 .into_iter()
                 .map(|verdict| (verdict, counted(exits.verdicts[verdict as usize])))
@@ -166,10 +160,6 @@ fn status(host: &Host, chain: &ChainStatus) -> Result<Status> {
             unknown: exits.unknown.packets,
             bytes: exits.total().bytes,
         })
-    });
-    let total = exits.iter().fold(Counted::default(), |sum, exits| {
-        let Count { packets, bytes } = exits.total();
-        Counted { packets: sum.packets + packets, bytes: sum.bytes + bytes }
     });
     let maps = chain.maps.iter().map(|map| MapStatus {
         map: map_name(&map.owner, &map.name),
@@ -195,28 +185,12 @@ fn status(host: &Host, chain: &ChainStatus) -> Result<Status> {
             verified_instructions: chain.program.as_ref().map(|program| program.verified_insns),
         },
         default: state.chain.default.name(),
-        total,
+        total: counted(chain.exits.total),
         slots: slots.collect(),
         maps: maps.collect(),
         reasons: reasons(host, chain)?,
         problems: chain.problems.clone(),
     })
-}
-
-/// What came to the place of each slot: a packet that ended in a slot has been seen by the slots in order before it,
-/// and by every slot at exit.
-fn reached(slots: &[SlotSpec], exits: &[&SlotExits]) -> Vec<u64> {
-    let mut left: u64 = exits.iter().map(|exits| exits.total().packets).sum();
-    let total = left;
-    let reached = slots.iter().zip(exits).map(|(slot, exits)| match slot.at {
-        Place::Exit => total,
-        Place::Order => {
-            let reached = left;
-            left -= exits.total().packets;
-            reached
-        }
-    });
-    reached.collect()
 }
 
 /// What the slot proceeds on: what was said of it, else what the object that runs says.
@@ -355,25 +329,6 @@ fn slot_row(slot: &SlotStatus, wide: bool) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn exits(packets: u64, verdict: Verdict) -> SlotExits {
-        let mut exits = SlotExits::default();
-        exits.verdicts[verdict as usize] = Count { packets, bytes: packets * 64 };
-        exits
-    }
-
-    #[test]
-    fn what_came_to_a_slot_is_what_ended_in_it_or_later() {
-        let slots = [
-            SlotSpec { observer: true, at: Place::Exit, ..SlotSpec::new("stats") },
-            SlotSpec::new("decap"),
-            SlotSpec::new("acl"),
-            SlotSpec::new("encap"),
-        ];
-        let exits =
-            [SlotExits::default(), exits(5, Verdict::Drop), exits(20, Verdict::Drop), exits(75, Verdict::Tx)];
-        assert_eq!(reached(&slots, &exits.each_ref()), [100, 100, 95, 75]);
-    }
 
     #[test]
     fn a_status_is_the_same_document_for_programs_whatever_people_see() {

@@ -158,6 +158,16 @@ pub fn try_lock_exclusive(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Waits until every program that was running when it was called has ended, on every CPU.
+pub fn wait_for_programs() {
+    // SAFETY: no pointers are passed. With this command the kernel waits for a grace period, and programs run in one.
+    let waited = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if waited != 0 {
+        // Not on kernels that have CPUs without ticks. No program runs for as long as this.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
 /// Whether an open file still is what `path` leads to.
 pub fn same_file(file: &File, path: &Path) -> bool {
     match (file.metadata(), std::fs::metadata(path)) {
