@@ -33,6 +33,8 @@ const MAX_DEPTH: usize = 64;
 /// The types of one object, or of several put together.
 #[derive(Clone, Debug, Default)]
 pub struct Btf {
+    /// What the ids below the first of `types` belong to.
+    base: Option<Arc<Btf>>,
     types: Vec<Type>,
     /// String section of the bytes this was parsed from, for the offsets in `.BTF.ext`.
     source: Arc<[u8]>,
@@ -61,32 +63,41 @@ impl Btf {
 
     /// Number of types, which is also the last valid id.
     pub fn len(&self) -> u32 {
-        self.types.len() as u32
+        self.base_len() + self.types.len() as u32
     }
 
     /// Whether there are no types.
     pub fn is_empty(&self) -> bool {
-        self.types.is_empty()
+        self.len() == 0
+    }
+
+    /// The last id that is the base's.
+    fn base_len(&self) -> u32 {
+        self.base.as_ref().map_or(0, |base| base.len())
     }
 
     /// The type with this id; `None` for void (0) and for ids past the end.
     pub fn get(&self, id: TypeId) -> Option<&Type> {
-        self.types.get((id as usize).checked_sub(1)?)
+        match &self.base {
+            Some(base) if id <= base.len() => base.get(id),
+            _ => self.types.get(((id - self.base_len()) as usize).checked_sub(1)?),
+        }
     }
 
-    /// As [`Btf::get`], to change the type.
+    /// As [`Btf::get`], to change the type; `None` for types of a base.
     pub fn get_mut(&mut self, id: TypeId) -> Option<&mut Type> {
-        self.types.get_mut((id as usize).checked_sub(1)?)
+        let first = self.base_len() + 1;
+        self.types.get_mut(id.checked_sub(first)? as usize)
     }
 
-    /// Every type with its id, ascending.
+    /// Every type with its id, ascending, but for those of a base.
     pub fn iter(&self) -> impl Iterator<Item = (TypeId, &Type)> {
-        (1..).zip(&self.types)
+        (self.base_len() + 1..).zip(&self.types)
     }
 
     /// As [`Btf::iter`], to change the types.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (TypeId, &mut Type)> {
-        (1..).zip(&mut self.types)
+        (self.base_len() + 1..).zip(&mut self.types)
     }
 
     /// Adds a type and returns its id. Ids inside it must be valid in this `Btf`.
@@ -115,7 +126,7 @@ impl Btf {
         self.get(id).map_or("", Type::name)
     }
 
-    /// The first type of this kind with this name.
+    /// The first type of this kind with this name, but for those of a base.
     pub fn by_name(&self, name: &str, kind: Kind) -> Option<TypeId> {
         self.iter().find(|(_, ty)| ty.kind() == kind && ty.name() == name).map(|(id, _)| id)
     }
@@ -198,7 +209,11 @@ impl Btf {
     /// The string at an offset of the string section that this was parsed from; `None` past its end.
     /// Octets that are not UTF-8 become U+FFFD.
     pub fn source_string(&self, offset: u32) -> Option<std::borrow::Cow<'_, str>> {
-        parse::string_at(&self.source, offset).map(String::from_utf8_lossy)
+        let base = self.base.as_ref().map_or(0, |base| base.source.len() as u32);
+        match &self.base {
+            Some(of_base) if offset < base => of_base.source_string(offset),
+            _ => parse::string_at(&self.source, offset - base).map(String::from_utf8_lossy),
+        }
     }
 }
 

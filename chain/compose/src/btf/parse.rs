@@ -109,6 +109,8 @@ pub(super) fn string_at(strings: &[u8], offset: u32) -> Option<&[u8]> {
 /// Names by their offset, each made once.
 pub(super) struct Strings<'a> {
     section: &'static str,
+    /// Strings of a base, at the offsets before those of `bytes`.
+    base: &'a [u8],
     bytes: &'a [u8],
     names: HashMap<u32, Name>,
     spent: usize,
@@ -116,17 +118,21 @@ pub(super) struct Strings<'a> {
 
 impl<'a> Strings<'a> {
     pub(super) fn new(section: &'static str, bytes: &'a [u8]) -> Self {
-        Self { section, bytes, names: HashMap::new(), spent: 0 }
+        Self { section, base: &[], bytes, names: HashMap::new(), spent: 0 }
     }
 
     pub(super) fn name(&mut self, offset: u32, what: impl FnOnce() -> String) -> Result<Name, BtfError> {
         if let Some(name) = self.names.get(&offset) {
             return Ok(name.clone());
         }
-        let text = string_at(self.bytes, offset).ok_or_else(|| BtfError::BadString {
+        let text = match offset.checked_sub(self.base.len() as u32) {
+            Some(offset) => string_at(self.bytes, offset),
+            None => string_at(self.base, offset),
+        };
+        let text = text.ok_or_else(|| BtfError::BadString {
             what: what(),
             offset,
-            len: self.bytes.len() as u32,
+            len: (self.base.len() + self.bytes.len()) as u32,
         })?;
         self.spent += text.len();
         if self.spent > STRINGS_LIMIT {
@@ -145,6 +151,18 @@ impl Btf {
     /// When it is big-endian, damaged, or has kinds that are not known. Every id and name in the result
     /// is in range.
     pub fn parse(bytes: &[u8]) -> Result<Self, BtfError> {
+        Self::read(bytes, None)
+    }
+
+    /// Reads the BTF of a kernel module, whose ids and names go on where `base`'s end.
+    ///
+    /// # Errors
+    /// As [`Btf::parse`].
+    pub fn parse_on(base: &Arc<Btf>, bytes: &[u8]) -> Result<Self, BtfError> {
+        Self::read(bytes, Some(base))
+    }
+
+    fn read(bytes: &[u8], base: Option<&Arc<Btf>>) -> Result<Self, BtfError> {
         let mut reader = Reader::new(".BTF", bytes);
         let header = reader.preamble()?;
         let type_off = reader.u32("the header")?;
@@ -153,13 +171,17 @@ impl Btf {
         let str_len = reader.u32("the header")?;
         let types = reader.part(header, type_off, type_len, "the types")?;
         let source = reader.part(header, str_off, str_len, "the strings")?;
-        if source.first() != Some(&0) || source.last() != Some(&0) {
+        // What goes on where another section ends has the empty string there.
+        let starts_well = base.is_some() || source.first() == Some(&0);
+        let ends_well = source.last().is_none_or(|last| *last == 0);
+        if !starts_well || !ends_well {
             return Err(BtfError::Strings);
         }
 
         let mut strings = Strings::new(".BTF", source);
+        strings.base = base.map_or(&[], |base| &base.source);
         let mut reader = Reader::new(".BTF", types);
-        let mut btf = Self { source: Arc::from(source), ..Self::default() };
+        let mut btf = Self { base: base.cloned(), source: Arc::from(source), ..Self::default() };
         while !reader.is_empty() {
             let id = btf.len() + 1;
             let ty = read_type(&mut reader, &mut strings, id)?;
