@@ -80,6 +80,7 @@ fn array(name: &str, value_size: u32, max_entries: u32) -> MapDef {
         btf_value: 0,
         inner: None,
         initial: None,
+        values: Vec::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 use xdpchain_compose::object::Object;
 use xdpchain_compose::{Chain, ComposeError, Image, Module, Slot, fused};
-use xdpchain_host::{ChainState, ModuleState, Objects};
+use xdpchain_host::{ChainState, ModuleState, Objects, RunningKernel};
 use xdpchain_spec::{ChainSpec, Config, ModuleSpec};
 
 use crate::config::object_bytes;
@@ -46,15 +46,18 @@ pub(crate) fn drop_unneeded(state: &mut ChainState) {
     state.modules.retain(|name, _| needed.contains(name));
 }
 
-/// Reads the objects of a chain, by module.
+/// Reads the objects of a chain, by module, and links them for this kernel.
 pub(crate) fn parse_objects(state: &ChainState, objects: &Objects) -> Result<BTreeMap<String, Object>> {
     let mut parsed = BTreeMap::new();
+    let kernel = RunningKernel::new();
     for (name, module) in &state.modules {
         let Some(bytes) = objects.bytes(module.object) else {
             return Err(Error::ObjectGone { module: name.clone(), object: module.object.short() });
         };
         let failed = |source| Error::Object { object: module.spec.object.to_string(), source };
-        parsed.insert(name.clone(), Object::parse(bytes).map_err(failed)?);
+        let mut object = Object::parse(bytes).map_err(failed)?;
+        object.link(&kernel);
+        parsed.insert(name.clone(), object);
     }
     Ok(parsed)
 }

@@ -80,7 +80,7 @@ impl Image {
     }
 }
 
-/// A place in [`ProgramImage::insns`], always the first half of a 64-bit immediate load.
+/// A place in [`ProgramImage::insns`]: the first half of a 64-bit immediate load, or a call of a kernel function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Relocation {
     /// Index of the instruction.
@@ -103,6 +103,12 @@ pub enum Target {
         map: usize,
         /// Octets from the start of the value.
         offset: u32,
+    },
+    /// A function or variable of a kernel module, whose id is in the instruction. For a call the offset becomes the
+    /// index of the BTF's descriptor in the program's `fd_array`, for a load the second immediate the descriptor.
+    ModuleBtf {
+        /// The kernel's number of the module's BTF.
+        id: u32,
     },
 }
 
@@ -150,6 +156,17 @@ pub struct MapDef {
     pub inner: Option<Box<MapDef>>,
     /// First value of a global data section.
     pub initial: Option<InitialData>,
+    /// What entries of a map of maps or of a program array hold from the start, by index, ascending.
+    pub values: Vec<(u32, Initial)>,
+}
+
+/// What an entry of a map of maps or of a program array holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Initial {
+    /// A map, by its index in [`Object::maps`](crate::object::Object::maps), of an image in [`Image::maps`].
+    Map(usize),
+    /// A program of the object, by name.
+    Program(String),
 }
 
 /// Contents of `.rodata`, `.data` or `.bss`.

@@ -65,6 +65,7 @@ pub mod call {
 /// Source register of a 64-bit immediate load: what the immediate means.
 #[allow(missing_docs, reason = "the kernel's names")]
 pub mod pseudo {
+    pub const BTF_ID: u8 = 3;
     pub const FUNC: u8 = 4;
 }
 

@@ -20,7 +20,7 @@ pub use chain::{
 };
 pub use error::ComposeError;
 pub use image::{
-    DebugInfo, Fill, Image, InitialData, MapDef, MapOwner, MapType, MapUse, ProgramDebugInfo, ProgramImage,
-    Relocation, Target,
+    DebugInfo, Fill, Image, Initial, InitialData, MapDef, MapOwner, MapType, MapUse, ProgramDebugInfo,
+    ProgramImage, Relocation, Target,
 };
 pub use insn::Insn;

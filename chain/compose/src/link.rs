@@ -2,7 +2,7 @@
 //!
 //! A module's map is its own unless it imports it, or it is the packet context, which is the chain's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use xdpchain_abi::{CONTEXT_MAP, PacketContext};
 use xdpchain_spec::MapRef;
@@ -10,7 +10,7 @@ use xdpchain_spec::MapRef;
 use crate::btf::{Btf, TypeId, kernel_takes_types};
 use crate::chain::{Chain, EXIT_COLUMNS, EXIT_MAP, EXIT_ROWS, EXIT_VALUE, Module};
 use crate::object::Function;
-use crate::{ComposeError, MapDef, MapOwner, MapUse};
+use crate::{ComposeError, Initial, MapDef, MapOwner, MapUse};
 
 /// `BPF_MAP_TYPE_PROG_ARRAY`.
 const PROG_ARRAY: u32 = 3;
@@ -25,6 +25,8 @@ pub(crate) struct Linker<'a> {
     maps: Vec<MapUse>,
     /// For each module, for each map of its object, the index in `maps`.
     module_maps: Vec<Vec<usize>>,
+    /// Values that maps are to hold from the start, with the image's index of the map and the module it is of.
+    pending: VecDeque<(usize, usize, (u32, Initial))>,
     exits: usize,
     context: Option<usize>,
 }
@@ -46,6 +48,7 @@ impl<'a> Linker<'a> {
             btf,
             maps: Vec::new(),
             module_maps: Vec::new(),
+            pending: VecDeque::new(),
             exits: 0,
             context: None,
         };
@@ -58,6 +61,7 @@ impl<'a> Linker<'a> {
                 if used.contains(&module) { linker.bind_maps(module, &mut placed)? } else { Vec::new() };
             linker.module_maps.push(maps);
         }
+        linker.bind_values(&mut placed)?;
         Ok(linker)
     }
 
@@ -69,6 +73,11 @@ impl<'a> Linker<'a> {
     /// For each map of the module's object, its index in the image.
     pub(crate) fn module_maps(&self, module: usize) -> &[usize] {
         &self.module_maps[module]
+    }
+
+    /// What is added to a type id of the module's BTF to get the image's.
+    pub(crate) fn type_shift(&self, module: usize) -> u32 {
+        self.shifts[module]
     }
 
     /// The function's type in the image's BTF.
@@ -157,15 +166,37 @@ impl<'a> Linker<'a> {
             if (owner, owner_map) != (module, map) {
                 self.check_import((module, map), (owner, owner_map))?;
             }
-            let def = self.definition(owner, owner_map);
-            let next = self.maps.len();
-            let index = *placed.entry((owner, def.name.clone())).or_insert(next);
-            if index == next {
-                self.maps.push(MapUse { owner: MapOwner::Module(self.modules[owner].name.to_owned()), def });
-            }
-            indices.push(index);
+            indices.push(self.place(owner, owner_map, placed));
         }
         Ok(indices)
+    }
+
+    /// Index in the image of a map that its owner's object defines; the map is put there when it is not yet.
+    fn place(&mut self, owner: usize, map: usize, placed: &mut HashMap<(usize, String), usize>) -> usize {
+        let mut def = self.definition(owner, map);
+        let next = self.maps.len();
+        let index = *placed.entry((owner, def.name.clone())).or_insert(next);
+        if index == next {
+            let values = std::mem::take(&mut def.values);
+            self.pending.extend(values.into_iter().map(|value| (index, owner, value)));
+            self.maps.push(MapUse { owner: MapOwner::Module(self.modules[owner].name.to_owned()), def });
+        }
+        index
+    }
+
+    /// Gives maps the values that they hold from the start, which may be maps that nothing else refers to.
+    fn bind_values(&mut self, placed: &mut HashMap<(usize, String), usize>) -> Result<(), ComposeError> {
+        while let Some((map, owner, (at, value))) = self.pending.pop_front() {
+            let value = match value {
+                Initial::Map(inner) => {
+                    let (owner, inner) = self.owner(owner, &self.modules[owner].object.maps[inner].name)?;
+                    Initial::Map(self.place(owner, inner, placed))
+                }
+                Initial::Program(name) => Initial::Program(name),
+            };
+            self.maps[map].def.values.push((at, value));
+        }
+        Ok(())
     }
 
     /// The module that owns what `module` calls `name`, and the map's index in the owner's object.
@@ -198,9 +229,6 @@ impl<'a> Linker<'a> {
             def.name = format!("{}.{}", def.name, given.digest);
         }
         shift_types(&mut def, self.shifts[module]);
-        if !kernel_takes_types(def.map_type) {
-            (def.btf_key, def.btf_value) = (0, 0);
-        }
         def
     }
 
@@ -290,6 +318,9 @@ fn shift_types(def: &mut MapDef, shift: u32) {
             *id += shift;
         }
     }
+    if !kernel_takes_types(def.map_type) {
+        (def.btf_key, def.btf_value) = (0, 0);
+    }
     if let Some(inner) = &mut def.inner {
         shift_types(inner, shift);
     }
@@ -316,6 +347,7 @@ fn plain_map(name: &str, map_type: u32, value_size: u32, max_entries: u32) -> Ma
         btf_value: 0,
         inner: None,
         initial: None,
+        values: Vec::new(),
     }
 }
 

@@ -12,6 +12,7 @@ mod error;
 mod exits;
 mod host;
 mod interface;
+mod kernel;
 pub mod load;
 mod lock;
 mod manifest;
@@ -30,6 +31,7 @@ pub use error::{BoxError, Class, Error, Result};
 pub use exits::{Carried, Count, Exits, SlotExits};
 pub use host::{Change, Compose, Composed, Desired, Edit, Host, Recovered};
 pub use interface::{AttachPlace, AttachedProgram, Interface};
+pub use kernel::RunningKernel;
 pub use manifest::{
     AttachMode, BadObjectId, ChainState, Manifest, MapRecord, ModuleState, ObjectId, Objects, ProgramRecord,
 };

@@ -4,13 +4,13 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use aya_obj::generated::{
     BPF_F_RDONLY_PROG, BPF_F_XDP_HAS_FRAGS, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_map_type,
 };
 use xdpchain_compose::btf::Features;
-use xdpchain_compose::{DebugInfo, Image, MapDef, MapUse, ProgramDebugInfo, ProgramImage, Target};
+use xdpchain_compose::{DebugInfo, Image, Initial, MapDef, MapUse, ProgramDebugInfo, ProgramImage, Target};
 
 use crate::cpus;
 use crate::error::{Error, Result};
@@ -169,6 +169,7 @@ pub fn load(image: &Image, existing: &mut dyn FnMut(&MapUse) -> Result<Option<Ow
             None => create_map(map, btf)?,
         });
     }
+    fill_values(image, &maps)?;
     let mut programs = Vec::with_capacity(image.programs.len());
     for (program, debug) in image.programs.iter().zip(&debug.programs) {
         programs.push(load_program(program, &maps, btf.map(|fd| (fd, debug)), btf_note.clone())?);
@@ -250,7 +251,7 @@ fn create_map(map: &MapUse, btf: Option<BorrowedFd<'_>>) -> Result<LoadedMap> {
 
 /// Creates a map, without BTF where its type does not take any.
 fn create(def: &MapDef, shape: Shape, btf: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
-    let inner = def.inner.as_ref().map(|inner| create(inner, Shape::wanted(inner)?, None)).transpose()?;
+    let inner = def.inner.as_ref().map(|inner| create(inner, Shape::wanted(inner)?, btf)).transpose()?;
     let mut wanted = MapCreate {
         name: &def.name,
         map_type: shape.map_type,
@@ -291,20 +292,75 @@ fn map_error(map: &MapUse, shape: Shape, source: io::Error) -> Error {
     Error::MapCreate { owner: map.owner.clone(), name: map.def.name.clone(), shape, source, help }
 }
 
-/// The program's instructions with the maps' descriptors in their places.
-fn linked(program: &ProgramImage, maps: &[LoadedMap]) -> Vec<xdpchain_compose::Insn> {
+/// Puts maps into maps of maps, as their definitions say. What has existed before keeps what it holds.
+fn fill_values(image: &Image, maps: &[LoadedMap]) -> Result<()> {
+    for (map, outer) in image.maps.iter().zip(maps).filter(|(_, loaded)| loaded.created) {
+        let failed = |source| Error::Map { action: "fill", name: map.def.name.clone(), source };
+        for (index, value) in &map.def.values {
+            let Initial::Map(inner) = value else { continue };
+            let outer = outer.fd.try_clone().and_then(sys::MapFd::new).map_err(failed)?;
+            let inner = maps[*inner].fd.as_raw_fd();
+            sys::map_update(&outer, &index.to_ne_bytes(), &inner.to_ne_bytes(), 0).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// BTF objects of the kernel modules whose functions and variables a program refers to.
+#[derive(Default)]
+struct ModuleBtfs {
+    fds: Vec<OwnedFd>,
+    ids: Vec<u32>,
+}
+
+impl ModuleBtfs {
+    /// Index in [`ModuleBtfs::array`] of the object number `id`.
+    fn index(&mut self, id: u32) -> Result<usize> {
+        if let Some(known) = self.ids.iter().position(|known| *known == id) {
+            return Ok(known + 1);
+        }
+        let failed = Error::query("the types of a kernel module");
+        self.fds.push(sys::btf_by_id(id).map_err(failed)?);
+        self.ids.push(id);
+        Ok(self.ids.len())
+    }
+
+    /// The descriptors as the kernel wants them: those of modules from index 1 on.
+    fn array(&self) -> Vec<RawFd> {
+        if self.fds.is_empty() {
+            return Vec::new();
+        }
+        std::iter::once(-1).chain(self.fds.iter().map(AsRawFd::as_raw_fd)).collect()
+    }
+}
+
+/// The program's instructions with descriptors in their places.
+fn linked(
+    program: &ProgramImage,
+    maps: &[LoadedMap],
+    modules: &mut ModuleBtfs,
+) -> Result<Vec<xdpchain_compose::Insn>> {
     let mut insns = program.insns.clone();
     for relocation in &program.relocations {
         let (map, pseudo, offset) = match relocation.target {
             Target::Map { map } => (map, BPF_PSEUDO_MAP_FD, 0),
             Target::Value { map, offset } => (map, BPF_PSEUDO_MAP_VALUE, offset),
+            Target::ModuleBtf { id } => {
+                let index = modules.index(id)?;
+                if insns[relocation.insn].is_wide() {
+                    insns[relocation.insn + 1].imm = modules.fds[index - 1].as_raw_fd();
+                } else {
+                    insns[relocation.insn].off = index as i16;
+                }
+                continue;
+            }
         };
         let first = &mut insns[relocation.insn];
         first.regs = (first.regs & 0x0f) | ((pseudo as u8) << 4);
         first.imm = maps[map].fd.as_raw_fd();
         insns[relocation.insn + 1].imm = offset as i32;
     }
-    insns
+    Ok(insns)
 }
 
 fn load_program(
@@ -313,7 +369,9 @@ fn load_program(
     btf: Option<(BorrowedFd<'_>, &ProgramDebugInfo)>,
     btf_note: Option<String>,
 ) -> Result<OwnedFd> {
-    let insns = linked(program, maps);
+    let mut modules = ModuleBtfs::default();
+    let insns = linked(program, maps, &mut modules)?;
+    let modules = modules.array();
     let frags = if program.frags { BPF_F_XDP_HAS_FRAGS } else { 0 };
     let typed = btf.filter(|_| !program.functions.is_empty());
     // From what is wanted to what any kernel takes. A refusal by the verifier proper ends it: less would not help.
@@ -335,6 +393,7 @@ fn load_program(
             license: &program.license,
             flags,
             btf: btf.map(|(btf, debug)| (btf, debug.functions.as_slice(), debug.lines.as_slice())),
+            modules: &modules,
         };
         match sys::prog_load(&attempt) {
             Ok(fd) => {
@@ -402,6 +461,7 @@ mod tests {
             btf_value: 0,
             inner: None,
             initial: None,
+            values: Vec::new(),
         };
         assert_eq!(Shape::wanted(&def).map(|s| s.max_entries).ok(), Some(8192));
     }
@@ -419,6 +479,7 @@ mod tests {
             btf_value: 0,
             inner: None,
             initial: None,
+            values: Vec::new(),
         };
         let map = MapUse { owner: MapOwner::Module("gtp-decap".into()), def };
         let shape = Shape::wanted(&map.def).expect("nothing to ask the kernel for");

@@ -3,7 +3,7 @@
 use xdpchain_compose::MapDef;
 use xdpchain_compose::asm::Assembler;
 use xdpchain_compose::insn::{FP, Insn, call, code, helper};
-use xdpchain_compose::object::{Function, Object, Program, ProgramKind, Reference, Referent};
+use xdpchain_compose::object::{Externs, Function, Object, Program, ProgramKind, Reference, Referent};
 
 /// Octets that a packet must have; a module passes a shorter one on as it is.
 pub const LEAST: usize = 48;
@@ -78,6 +78,7 @@ pub fn object(behaviour: &Behaviour) -> Object {
         btf_value: 0,
         inner: None,
         initial: None,
+        values: Vec::new(),
     };
     Object {
         functions: vec![main(behaviour), read_octet()],
@@ -92,12 +93,21 @@ pub fn object(behaviour: &Behaviour) -> Object {
         maps: vec![runs],
         license: "GPL".into(),
         btf: None,
+        externs: Externs::default(),
     }
 }
 
 fn function(name: &str, asm: Assembler, references: Vec<Reference>) -> Function {
     let insns = asm.finish().expect("modules are small").insns;
-    Function { name: name.into(), insns, references, btf_type: None, lines: Vec::new(), core: Vec::new() }
+    Function {
+        name: name.into(),
+        insns,
+        references,
+        btf_type: None,
+        lines: Vec::new(),
+        core: Vec::new(),
+        problem: None,
+    }
 }
 
 /// `fn(octet) -> octet`, by way of its own stack.

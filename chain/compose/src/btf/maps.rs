@@ -37,6 +37,8 @@ pub struct BtfMapDef {
     pub value_type: Option<TypeId>,
     /// For maps of maps: the definition of the maps inside.
     pub inner: Option<Box<BtfMapDef>>,
+    /// Octets from the start of the definition to member `values`, pointers to what the map holds from the start.
+    pub values_offset: Option<u32>,
 }
 
 /// Whether the kernel takes types of keys and values for a map of this type (`map_check_btf` refuses
@@ -135,6 +137,7 @@ impl<'a> MapReader<'a> {
                     }
                     self.size(name, &mut def.value_size, 4)?;
                     def.inner = self.values(name, member.ty)?;
+                    def.values_offset = Some(member.bit_offset / 8);
                 }
                 other => return self.error(other, "no loader knows this member"),
             }

@@ -144,6 +144,7 @@ impl<'a> Glue<'a> {
             module: self.chain.modules[slot.module].name,
             maps: self.linker.module_maps(slot.module),
             functions: &functions.labels,
+            type_shift: self.linker.type_shift(slot.module),
         }
     }
 

@@ -20,6 +20,8 @@ pub(crate) struct Links<'a> {
     pub(crate) maps: &'a [usize],
     /// For each function of the object, its label, when it is part of the image.
     pub(crate) functions: &'a [Option<Label>],
+    /// What is added to a type id of the object to get the image's.
+    pub(crate) type_shift: u32,
 }
 
 /// Emits `function` with its frame `frame` octets lower and its exits going to `exit`.
@@ -57,12 +59,8 @@ fn copy(
     };
     let damaged = |insn, what: &str| error(insn, what.to_owned(), "build the object again");
 
-    if let Some(core) = function.core.first() {
-        return Err(error(
-            core.offset as usize / 8,
-            "needs the kernel's types (CO-RE)".into(),
-            "build the module against `linux/bpf.h` instead of `vmlinux.h`, or without `preserve_access_index`",
-        ));
+    if let Some(problem) = &function.problem {
+        return Err(ComposeError::Object { module: links.module.to_owned(), error: problem.clone() });
     }
     // A label for each instruction that a branch leads to.
     let mut targets: Vec<Option<Label>> = vec![None; function.insns.len()];
@@ -117,27 +115,23 @@ fn copy(
                     asm.function(insn, function_label(to));
                 }
                 Referent::Address(to) => asm.function(insn, function_label(to)),
+                Referent::ModuleBtf(id) => asm.relocated(insn, Target::ModuleBtf { id }),
+                Referent::Type(id) => {
+                    asm.emit(Insn { imm: id.wrapping_add(links.type_shift) as i32, ..insn });
+                }
+                Referent::Extern(_) => {
+                    return Err(damaged(i, "a kernel function or variable without a name"));
+                }
             }
             continue;
         }
-        if insn.code == code::CALL {
-            match (insn.src(), insn.imm) {
-                (call::HELPER, helper::TAIL_CALL) if inlined.is_some() => {
-                    return Err(error(
-                        i,
-                        "calls `bpf_tail_call` where the chain would not come back".into(),
-                        "this is a defect of xdpchain: a module with tail calls is to be called, not inlined",
-                    ));
-                }
-                (call::KFUNC, _) => {
-                    return Err(error(
-                        i,
-                        "calls a kernel function".into(),
-                        "build the module without kfuncs",
-                    ));
-                }
-                _ => {}
-            }
+        let tail_call = (insn.code, insn.src(), insn.imm) == (code::CALL, call::HELPER, helper::TAIL_CALL);
+        if tail_call && inlined.is_some() {
+            return Err(error(
+                i,
+                "calls `bpf_tail_call` where the chain would not come back".into(),
+                "this is a defect of xdpchain: a module with tail calls is to be called, not inlined",
+            ));
         }
         match inlined {
             Some((_, exit)) if insn.code == code::EXIT => {

@@ -9,9 +9,10 @@ use object::{
     SectionIndex, SectionKind, SymbolFlags, SymbolIndex, SymbolKind,
 };
 
+use super::externs::ExternTable;
 use super::maps::{self, MapTable};
 use super::program::{self, Program};
-use super::{Function, Line, Object, ObjectError, Reference, Referent};
+use super::{CoreRelocation, Function, Line, Object, ObjectError, Reference, Referent};
 use crate::Insn;
 use crate::btf::{Btf, BtfExt, Linkage, Type};
 use crate::insn::{call, code, pseudo};
@@ -43,11 +44,21 @@ pub(super) fn read(bytes: &[u8]) -> Result<Object, ObjectError> {
         hide_functions(&elf, btf, &functions, &places);
         maps::complete_data_sections(&elf, btf);
     }
-    let table = MapTable::read(&elf, btf.as_ref())?;
-    resolve(&elf, &mut functions, &places, &table)?;
+    let mut table = MapTable::read(&elf, btf.as_ref())?;
+    let externs = ExternTable::read(&elf, btf.as_mut(), &mut table)?;
+    let file = File { elf: &elf, places: &places, table: &table, externs: &externs };
+    file.resolve(&mut functions)?;
+    let entry = |section, address| {
+        let at = function_at(&places, section, address).filter(|&i| places[i].start == address);
+        at.map(|i| functions[i].name.clone())
+    };
+    table.read_values(&elf, entry)?;
     let programs = find_programs(&elf, btf.as_ref(), &functions, &places)?;
     let license = section_text(&elf, "license")?;
-    Ok(Object { functions, programs, maps: table.maps, license, btf })
+    let externs = externs.externs;
+    let mut object = Object { functions, programs, maps: table.maps, license, btf, externs };
+    object.note_needs();
+    Ok(object)
 }
 
 fn open(bytes: &[u8]) -> Result<Elf<'_>, ObjectError> {
@@ -106,7 +117,7 @@ fn find_functions(
         // A global symbol names the function better than a local alias of the same address.
         let mut starts: Vec<(u64, bool, &str)> = elf
             .symbols()
-            .filter(|s| s.kind() == SymbolKind::Text && s.section_index() == Some(section.index()))
+            .filter(|s| is_function(s) && s.section_index() == Some(section.index()))
             .map(|s| (s.address(), !s.is_global(), s.name().unwrap_or_default()))
             .collect();
         starts.sort();
@@ -131,6 +142,7 @@ fn find_functions(
                 btf_type: None,
                 lines: Vec::new(),
                 core: Vec::new(),
+                problem: None,
             });
             places.push(Place { section: section.index(), start, end });
         }
@@ -178,8 +190,10 @@ fn attach_debug_info(
     for section in &ext.relocations {
         let Some(index) = section_index(&section.section) else { continue };
         for record in &section.records {
-            if let Some(i) = function_at(places, index, u64::from(record.offset)) {
-                functions[i].core.push(record.clone());
+            let offset = u64::from(record.offset);
+            if let Some(i) = function_at(places, index, offset) {
+                let insn = ((offset - places[i].start) / 8) as usize;
+                functions[i].core.push(CoreRelocation { insn, record: record.clone() });
             }
         }
     }
@@ -207,115 +221,169 @@ fn hide_functions(elf: &Elf<'_>, btf: &mut Btf, functions: &[Function], places: 
     }
 }
 
-/// Fills every function's references from relocations, and from calls that need none.
-fn resolve(
-    elf: &Elf<'_>,
-    functions: &mut [Function],
-    places: &[Place],
-    table: &MapTable,
-) -> Result<(), ObjectError> {
-    let mut relocations: HashMap<(SectionIndex, u64), (SymbolIndex, u32)> = HashMap::new();
-    for section in elf.sections().filter(|s| s.kind() == SectionKind::Text) {
-        for (offset, relocation) in section.relocations() {
-            let RelocationTarget::Symbol(symbol) = relocation.target() else {
-                return Err(ObjectError::damaged(format!("relocation at octet {offset} has no symbol")));
-            };
-            let RelocationFlags::Elf { r_type } = relocation.flags() else { continue };
-            relocations.insert((section.index(), offset), (symbol, r_type));
-        }
-    }
-    for (function, place) in functions.iter_mut().zip(places) {
-        let mut skip = false;
-        for i in 0..function.insns.len() {
-            // The second half of a wide load is data, whatever it looks like.
-            if std::mem::take(&mut skip) {
-                continue;
-            }
-            let insn = function.insns[i];
-            skip = insn.is_wide();
-            if skip && i + 1 == function.insns.len() {
-                return Err(ObjectError::damaged(format!("`{}` ends within a 64-bit load", function.name)));
-            }
-            let at = place.start + i as u64 * 8;
-            let relocation = relocations.get(&(place.section, at));
-            let to = match relocation {
-                Some(&(symbol, r_type)) => {
-                    Some(resolve_relocation(elf, &function.name, places, table, insn, symbol, r_type)?)
-                }
-                None if insn.code == code::CALL && insn.src() == call::SUBPROGRAM => {
-                    let target = at as i64 + 8 + i64::from(insn.imm) * 8;
-                    Some(Referent::Call(called(places, place.section, target, &function.name)?))
-                }
-                None if insn.is_wide() && insn.src() == pseudo::FUNC => {
-                    let target = at as i64 + 8 + i64::from(insn.imm) * 8;
-                    Some(Referent::Address(called(places, place.section, target, &function.name)?))
-                }
-                None => None,
-            };
-            if let Some(to) = to {
-                function.references.push(Reference { insn: i, to });
-            }
-        }
-    }
-    Ok(())
+/// An object's file and what has been read of it, to follow references by.
+struct File<'a> {
+    elf: &'a Elf<'a>,
+    places: &'a [Place],
+    table: &'a MapTable,
+    externs: &'a ExternTable,
 }
 
-fn called(places: &[Place], section: SectionIndex, target: i64, caller: &str) -> Result<usize, ObjectError> {
-    u64::try_from(target)
-        .ok()
-        .and_then(|target| function_at(places, section, target).filter(|&i| places[i].start == target))
-        .ok_or_else(|| {
-            ObjectError::damaged(format!("`{caller}` calls octet {target}, where no function starts"))
-        })
-}
+impl File<'_> {
+    /// Fills every function's references from relocations, and from calls that need none.
+    fn resolve(&self, functions: &mut [Function]) -> Result<(), ObjectError> {
+        let mut relocations: HashMap<(SectionIndex, u64), (SymbolIndex, u32)> = HashMap::new();
+        for section in self.elf.sections().filter(|s| s.kind() == SectionKind::Text) {
+            for (offset, relocation) in section.relocations() {
+                let RelocationTarget::Symbol(symbol) = relocation.target() else {
+                    return Err(ObjectError::damaged(format!("relocation at octet {offset} has no symbol")));
+                };
+                let RelocationFlags::Elf { r_type } = relocation.flags() else { continue };
+                relocations.insert((section.index(), offset), (symbol, r_type));
+            }
+        }
+        for (function, place) in functions.iter_mut().zip(self.places) {
+            let mut skip = false;
+            for i in 0..function.insns.len() {
+                // The second half of a wide load is data, whatever it looks like.
+                if std::mem::take(&mut skip) {
+                    continue;
+                }
+                let insn = function.insns[i];
+                skip = insn.is_wide();
+                if skip && i + 1 == function.insns.len() {
+                    return Err(ObjectError::damaged(format!(
+                        "`{}` ends within a 64-bit load",
+                        function.name
+                    )));
+                }
+                let at = place.start + i as u64 * 8;
+                let here = || at as i64 + 8 + i64::from(insn.imm) * 8;
+                let to = match relocations.get(&(place.section, at)) {
+                    Some(&(symbol, r_type)) => self.relocation(&function.name, insn, symbol, r_type),
+                    None if insn.code == code::CALL && insn.src() == call::SUBPROGRAM => {
+                        self.called(place.section, here(), &function.name).map(Referent::Call)
+                    }
+                    None if insn.is_wide() && insn.src() == pseudo::FUNC => {
+                        self.called(place.section, here(), &function.name).map(Referent::Address)
+                    }
+                    None => continue,
+                };
+                match to {
+                    Ok(to) => function.references.push(Reference { insn: i, to }),
+                    Err(problem) => drop(function.problem.get_or_insert(problem)),
+                }
+            }
+        }
+        Ok(())
+    }
 
-fn resolve_relocation(
-    elf: &Elf<'_>,
-    function: &str,
-    places: &[Place],
-    table: &MapTable,
-    insn: Insn,
-    symbol: SymbolIndex,
-    r_type: u32,
-) -> Result<Referent, ObjectError> {
-    let symbol = elf.symbol_by_index(symbol).map_err(ObjectError::damaged)?;
-    let name = symbol.name().unwrap_or_default();
-    let unsupported = |feature: String| ObjectError::Unsupported { place: function.to_owned(), feature };
-    let Some(section) = symbol.section_index() else {
-        return Err(if insn.code == code::CALL {
-            unsupported(format!("kernel function `{name}`"))
-        } else {
-            unsupported(format!("extern variable `{name}`"))
+    /// The function that starts at octet `target` of the section.
+    fn called(&self, section: SectionIndex, target: i64, caller: &str) -> Result<usize, ObjectError> {
+        u64::try_from(target)
+            .ok()
+            .and_then(|t| function_at(self.places, section, t).filter(|&i| self.places[i].start == t))
+            .ok_or_else(|| {
+                ObjectError::damaged(format!("`{caller}` calls octet {target}, where no function starts"))
+            })
+    }
+
+    /// What the instruction refers to by way of a symbol.
+    fn relocation(
+        &self,
+        function: &str,
+        insn: Insn,
+        index: SymbolIndex,
+        r_type: u32,
+    ) -> Result<Referent, ObjectError> {
+        let symbol = self.elf.symbol_by_index(index).map_err(ObjectError::damaged)?;
+        let name = symbol.name().unwrap_or_default();
+        let wrong = || {
+            let opcode = insn.code;
+            ObjectError::damaged(format!("relocation of type {r_type} on opcode {opcode:#x} in `{function}`"))
+        };
+        let Some(section) = symbol.section_index() else {
+            let undefined =
+                || ObjectError::Undefined { function: function.to_owned(), symbol: name.to_owned() };
+            let to = self.externs.referent(index).ok_or_else(undefined)?;
+            let fits = match insn.code {
+                code::CALL => self.externs.is_function(to),
+                code::LD_IMM64 => true,
+                _ => false,
+            };
+            return if fits { Ok(to) } else { Err(wrong()) };
+        };
+        match (r_type, insn.code) {
+            (R_BPF_64_32, code::CALL) => {
+                // The compiler leaves the distance from the symbol, less one, in the immediate.
+                let target = symbol.address() as i64 + (i64::from(insn.imm) + 1) * 8;
+                self.called(section, target, function).map(Referent::Call)
+            }
+            (R_BPF_64_64, code::LD_IMM64) => {
+                let offset = symbol.address() as i64 + i64::from(insn.imm);
+                let map = self.table.definition_at(section, offset as u64);
+                // Loaders do not look at the immediate where the symbol is the map's own.
+                if let Some(map) = map.or_else(|| self.table.definition_at(section, symbol.address())) {
+                    return Ok(Referent::Map(map));
+                }
+                if let Some(map) = self.table.data_section(section) {
+                    let offset = u32::try_from(offset).map_err(|_| {
+                        ObjectError::damaged(format!("`{function}` refers to {offset} octets into `{name}`"))
+                    })?;
+                    self.check_data(function, section, u64::from(offset))?;
+                    return Ok(Referent::Value { map, offset });
+                }
+                if self.places.iter().any(|p| p.section == section) {
+                    return self.called(section, offset, function).map(Referent::Address);
+                }
+                Err(ObjectError::Unsupported {
+                    place: function.to_owned(),
+                    feature: format!("`{name}` in section `{}`", self.section_name(section)),
+                })
+            }
+            _ => Err(wrong()),
+        }
+    }
+
+    fn section_name(&self, section: SectionIndex) -> String {
+        let section = self.elf.section_by_index(section);
+        section.and_then(|s| s.name().map(str::to_owned)).unwrap_or_default()
+    }
+
+    /// Refuses a variable that holds addresses: nothing could put them there.
+    fn check_data(&self, function: &str, section: SectionIndex, offset: u64) -> Result<(), ObjectError> {
+        let addresses = self.table.addresses_in(section);
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        let variable = self.elf.symbols().find(|s| {
+            s.kind() == SymbolKind::Data
+                && s.section_index() == Some(section)
+                && s.address() <= offset
+                && offset - s.address() < s.size()
         });
-    };
-    match (r_type, insn.code) {
-        (R_BPF_64_32, code::CALL) => {
-            // The compiler leaves the distance from the symbol, less one, in the immediate.
-            let target = symbol.address() as i64 + (i64::from(insn.imm) + 1) * 8;
-            Ok(Referent::Call(called(places, section, target, function)?))
+        let (name, start, size) = match &variable {
+            Some(s) => (s.name().unwrap_or_default(), s.address(), s.size()),
+            None => ("", offset, 8),
+        };
+        let first = addresses.partition_point(|address| *address < start);
+        if addresses.get(first).is_some_and(|address| address - start < size) {
+            return Err(ObjectError::AddressInData {
+                function: function.to_owned(),
+                variable: name.to_owned(),
+                section: self.section_name(section),
+            });
         }
-        (R_BPF_64_64, code::LD_IMM64) => {
-            let offset = symbol.address() as i64 + i64::from(insn.imm);
-            if let Some(map) = table.definition_at(section, symbol.address()) {
-                return Ok(Referent::Map(map));
-            }
-            if let Some(map) = table.data_section(section) {
-                let offset = u32::try_from(offset).map_err(|_| {
-                    ObjectError::damaged(format!("`{function}` refers to {offset} octets into `{name}`"))
-                })?;
-                return Ok(Referent::Value { map, offset });
-            }
-            if places.iter().any(|p| p.section == section) {
-                return Ok(Referent::Address(called(places, section, offset, function)?));
-            }
-            let section =
-                elf.section_by_index(section).and_then(|s| s.name().map(str::to_owned)).unwrap_or_default();
-            Err(unsupported(format!("`{name}` in section `{section}`")))
-        }
-        _ => Err(ObjectError::damaged(format!(
-            "relocation of type {r_type} on opcode {:#x} in `{function}`",
-            insn.code
-        ))),
+        Ok(())
+    }
+}
+
+/// Whether a symbol is a function's. Old compilers give theirs no type.
+fn is_function<'a>(symbol: &impl object::ObjectSymbol<'a>) -> bool {
+    match symbol.kind() {
+        SymbolKind::Text => true,
+        SymbolKind::Unknown => symbol.is_global() && !symbol.name().unwrap_or_default().is_empty(),
+        _ => false,
     }
 }
 
@@ -334,7 +402,7 @@ fn find_programs(
         }
         let global = |place: &Place| {
             elf.symbols().any(|s| {
-                s.kind() == SymbolKind::Text
+                is_function(&s)
                     && s.section_index() == Some(section.index())
                     && s.address() == place.start
                     && s.is_global()

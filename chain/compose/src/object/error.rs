@@ -3,7 +3,7 @@
 use crate::btf::BtfError;
 
 /// Why an object cannot be read, or not be used as a module.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ObjectError {
     /// The bytes are no ELF file.
@@ -57,6 +57,92 @@ pub enum ObjectError {
     NotForInterfaces {
         /// The program.
         name: String,
+        /// Its section.
+        section: String,
+    },
+    /// A function depends on the kernel, and the object was not linked.
+    #[error(
+        "`{function}` needs {what}, and no kernel was asked\nhelp: compose the chain on the machine that is to run it"
+    )]
+    NeedsKernel {
+        /// The function.
+        function: String,
+        /// What it needs.
+        what: String,
+    },
+    /// CO-RE on a kernel without types.
+    #[error(
+        "`{function}` needs the kernel's types (CO-RE), and this kernel has none\nhelp: a kernel built with CONFIG_DEBUG_INFO_BTF=y has `/sys/kernel/btf/vmlinux`"
+    )]
+    NoKernelTypes {
+        /// The function.
+        function: String,
+    },
+    /// A CO-RE relocation without an answer.
+    #[error(
+        "`{function}` needs {what} in this kernel, which cannot be told: {reason}\nhelp: ask with `bpf_core_field_exists` and the like before, or name the type's variant with a `___flavour`"
+    )]
+    Core {
+        /// The function.
+        function: String,
+        /// What it needs, e.g. the offset of a field.
+        what: String,
+        /// Why there is no answer.
+        reason: String,
+    },
+    /// A configuration option that the kernel does not have.
+    #[error(
+        "`{function}` needs the kernel's configuration option `{option}`: {reason}\nhelp: declare it `__weak` for it to be 0 then, or run on a kernel that has it"
+    )]
+    Option {
+        /// The function.
+        function: String,
+        /// The option.
+        option: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A configuration option of a type that no option has.
+    #[error(
+        "configuration option `{option}` is declared as `{ty}`\nhelp: declare it as `bool`, `enum libbpf_tristate`, `char`, an integer, or an array of `char`"
+    )]
+    OptionType {
+        /// The option.
+        option: String,
+        /// Its type.
+        ty: String,
+    },
+    /// A kernel function or variable that the kernel does not have.
+    #[error(
+        "`{function}` needs the kernel's `{symbol}`: {reason}\nhelp: declare it `__weak` and ask with `bpf_ksym_exists` before, or run on a kernel that has it"
+    )]
+    KernelSymbol {
+        /// The function.
+        function: String,
+        /// The kernel function or variable.
+        symbol: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A reference to something that is in neither the object nor the kernel.
+    #[error(
+        "`{function}` uses `{symbol}`, which the object does not define\nhelp: link the object with the one that does (`bpftool gen object`), or declare it `__ksym` or `__kconfig` and build with `-g`"
+    )]
+    Undefined {
+        /// The function.
+        function: String,
+        /// What it refers to.
+        symbol: String,
+    },
+    /// A variable that holds addresses.
+    #[error(
+        "`{function}` uses `{variable}` in section `{section}`, which holds addresses of other things, and there are none before the program is loaded\nhelp: keep arrays of bytes or indices instead of pointers in global variables"
+    )]
+    AddressInData {
+        /// The function.
+        function: String,
+        /// The variable.
+        variable: String,
         /// Its section.
         section: String,
     },

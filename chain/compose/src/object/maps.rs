@@ -1,13 +1,16 @@
 //! Maps of an object: BTF-defined, of the old `maps` section, and the global data sections.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionFlags, SectionIndex, SymbolKind};
+use object::{
+    Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SectionFlags, SectionIndex,
+    SymbolKind,
+};
 
 use super::elf::Elf;
 use super::{ObjectError, RunConfig};
 use crate::btf::{Btf, BtfMapDef, Kind, Type, TypeId};
-use crate::{InitialData, MapDef};
+use crate::{Initial, InitialData, MapDef};
 
 /// Section of map definitions in BTF.
 const MAPS: &str = ".maps";
@@ -18,19 +21,27 @@ const RUN_CONFIG: &str = ".xdp_run_config";
 
 /// `enum bpf_map_type`.
 const ARRAY: u32 = 2;
+const PROG_ARRAY: u32 = 3;
+const ARRAY_OF_MAPS: u32 = 12;
+const HASH_OF_MAPS: u32 = 13;
 /// Map creation flag: programs cannot write (Linux 5.2).
 const BPF_F_RDONLY_PROG: u32 = 1 << 7;
 
 /// The maps, and where in the file instructions find them.
+#[derive(Default)]
 pub(super) struct MapTable {
     pub(super) maps: Vec<MapDef>,
     definitions: HashMap<(SectionIndex, u64), usize>,
+    /// By address in `.maps` of a definition with `values`: the map, and how far behind they begin.
+    values: BTreeMap<u64, (usize, u64)>,
     data: HashMap<SectionIndex, usize>,
+    /// For data sections that have any: where addresses are to be put in, ascending.
+    addresses: HashMap<SectionIndex, Vec<u64>>,
 }
 
 impl MapTable {
     pub(super) fn read(elf: &Elf<'_>, btf: Option<&Btf>) -> Result<Self, ObjectError> {
-        let mut table = Self { maps: Vec::new(), definitions: HashMap::new(), data: HashMap::new() };
+        let mut table = Self::default();
         table.read_btf_maps(elf, btf)?;
         table.read_legacy_maps(elf)?;
         table.read_data_sections(elf, btf)?;
@@ -47,22 +58,69 @@ impl MapTable {
         self.data.get(&section).copied()
     }
 
+    /// Where in a data section addresses are to be put in, ascending.
+    pub(super) fn addresses_in(&self, section: SectionIndex) -> &[u64] {
+        self.addresses.get(&section).map_or(&[], Vec::as_slice)
+    }
+
     fn read_btf_maps(&mut self, elf: &Elf<'_>, btf: Option<&Btf>) -> Result<(), ObjectError> {
         let Some(section) = elf.section_by_name(MAPS) else { return Ok(()) };
         let Some(btf) = btf else {
             return Err(ObjectError::damaged("section `.maps` without BTF that says what is in it"));
         };
-        let defs = btf.map_defs()?;
-        for symbol in elf.symbols().filter(|s| s.section_index() == Some(section.index())) {
-            if symbol.kind() == SymbolKind::Section {
-                continue;
-            }
-            let name = symbol.name().map_err(ObjectError::damaged)?;
-            let Some(def) = defs.iter().find(|d| &*d.name == name) else {
-                return Err(ObjectError::damaged(format!("map `{name}` is not in BTF")));
+        let symbols: HashMap<&str, u64> = elf
+            .symbols()
+            .filter(|s| s.section_index() == Some(section.index()) && s.kind() != SymbolKind::Section)
+            .map(|s| (s.name().unwrap_or_default(), s.address()))
+            .collect();
+        for def in btf.map_defs()? {
+            let Some(&address) = symbols.get(&*def.name) else {
+                return Err(ObjectError::damaged(format!("map `{}` has no symbol", def.name)));
             };
-            self.definitions.insert((section.index(), symbol.address()), self.maps.len());
-            self.maps.push(map_def(def));
+            self.definitions.insert((section.index(), address), self.maps.len());
+            if let Some(offset) = def.values_offset {
+                self.values.insert(address, (self.maps.len(), u64::from(offset)));
+            }
+            self.maps.push(map_def(&def));
+        }
+        Ok(())
+    }
+
+    /// Reads what entries of maps of maps and of program arrays are to hold from the start. `entry` is the name of
+    /// the function that starts at an address.
+    pub(super) fn read_values(
+        &mut self,
+        elf: &Elf<'_>,
+        entry: impl Fn(SectionIndex, u64) -> Option<String>,
+    ) -> Result<(), ObjectError> {
+        let Some(section) = elf.section_by_name(MAPS) else { return Ok(()) };
+        let data = section.data().map_err(ObjectError::damaged)?;
+        for (at, relocation) in section.relocations() {
+            let damaged = |what: &str| Err(ObjectError::damaged(format!("octet {at} of `{MAPS}` {what}")));
+            let slot = self.values.range(..=at).next_back().and_then(|(address, &(map, offset))| {
+                let octets = at.checked_sub(address + offset)?;
+                (octets % 8 == 0).then_some((map, u32::try_from(octets / 8).ok()?))
+            });
+            let Some((map, index)) = slot else { return damaged("is no entry of a map") };
+            let RelocationTarget::Symbol(symbol) = relocation.target() else {
+                return damaged("refers to no symbol");
+            };
+            let symbol = elf.symbol_by_index(symbol).map_err(ObjectError::damaged)?;
+            // What is added to the symbol's address stands in the entry.
+            let added = data
+                .get(at as usize..at as usize + 8)
+                .map_or(0, |octets| u64::from_le_bytes(octets.try_into().expect("eight octets")));
+            let Some(to) = symbol.section_index() else { return damaged("refers to what is not defined") };
+            let address = symbol.address().wrapping_add(added);
+            let value = match (self.maps[map].map_type, self.definition_at(to, address), entry(to, address)) {
+                (ARRAY_OF_MAPS | HASH_OF_MAPS, Some(map), _) => Initial::Map(map),
+                (PROG_ARRAY, _, Some(program)) => Initial::Program(program),
+                _ => return damaged("refers to what the map cannot hold"),
+            };
+            self.maps[map].values.push((index, value));
+        }
+        for map in &mut self.maps {
+            map.values.sort_by_key(|(index, _)| *index);
         }
         Ok(())
     }
@@ -94,6 +152,7 @@ impl MapTable {
                 btf_value: 0,
                 inner: None,
                 initial: None,
+                values: Vec::new(),
             });
         }
         Ok(())
@@ -117,20 +176,36 @@ impl MapTable {
             bytes.resize(section.size() as usize, 0);
             let btf_value = btf.and_then(|btf| btf.by_name(name, Kind::DataSec)).unwrap_or(0);
             self.data.insert(section.index(), self.maps.len());
-            self.maps.push(MapDef {
-                name: name.to_owned(),
-                map_type: ARRAY,
-                key_size: 4,
-                value_size: bytes.len() as u32,
-                max_entries: 1,
-                flags: if kind == DataKind::Constant { BPF_F_RDONLY_PROG } else { 0 },
-                btf_key: 0,
-                btf_value,
-                inner: None,
-                initial: Some(InitialData { bytes, frozen: kind == DataKind::Constant }),
-            });
+            let mut addresses: Vec<u64> = section.relocations().map(|(at, _)| at).collect();
+            addresses.sort_unstable();
+            if !addresses.is_empty() {
+                self.addresses.insert(section.index(), addresses);
+            }
+            let mut map = constants(name, bytes, btf_value);
+            if kind == DataKind::Variable {
+                map.flags = 0;
+                map.initial.iter_mut().for_each(|initial| initial.frozen = false);
+            }
+            self.maps.push(map);
         }
         Ok(())
+    }
+}
+
+/// The map of a section that neither programs nor anybody else can write, of BTF type `section`.
+pub(super) fn constants(name: &str, bytes: Vec<u8>, section: TypeId) -> MapDef {
+    MapDef {
+        name: name.to_owned(),
+        map_type: ARRAY,
+        key_size: 4,
+        value_size: bytes.len() as u32,
+        max_entries: 1,
+        flags: BPF_F_RDONLY_PROG,
+        btf_key: 0,
+        btf_value: section,
+        inner: None,
+        initial: Some(InitialData { bytes, frozen: true }),
+        values: Vec::new(),
     }
 }
 
@@ -164,6 +239,7 @@ fn map_def(def: &BtfMapDef) -> MapDef {
         btf_value: def.value_type.unwrap_or(0),
         inner: def.inner.as_deref().map(|inner| Box::new(map_def(inner))),
         initial: None,
+        values: Vec::new(),
     }
 }
 

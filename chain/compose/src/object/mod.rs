@@ -2,18 +2,27 @@
 //!
 //! Nothing outside this folder knows ELF. References between functions, and from functions to
 //! maps, are indices here; addresses and section numbers do not leave.
+//!
+//! Reading is pure. What depends on the kernel (CO-RE, `.kconfig`, `.ksyms`) waits in the object until
+//! [`Object::link`]; functions that do not depend on it are ready at once.
 
+mod core;
 mod elf;
 mod error;
+mod externs;
+mod kernel;
+mod linking;
 mod maps;
 mod program;
 #[cfg(test)]
 mod tests;
 
-use crate::btf::{Btf, CoreRelo, LineInfo};
+use crate::btf::{Btf, CoreRelo, LineInfo, TypeId};
 use crate::{Insn, MapDef};
 
 pub use error::ObjectError;
+pub use externs::{ConfigOption, Externs, KernelSymbol, KernelSymbolKind, OptionKind};
+pub use kernel::{Kernel, ModuleBtf};
 pub use program::{Program, ProgramKind, RunConfig};
 
 /// An ELF object.
@@ -29,6 +38,8 @@ pub struct Object {
     pub license: String,
     /// Types, when the object has any.
     pub btf: Option<Btf>,
+    /// What it leaves to the kernel.
+    pub externs: Externs,
 }
 
 /// A function of an object.
@@ -44,8 +55,19 @@ pub struct Function {
     pub btf_type: Option<u32>,
     /// Source lines, ascending by instruction.
     pub lines: Vec<Line>,
-    /// Operands that depend on the kernel's types.
-    pub core: Vec<CoreRelo>,
+    /// Operands that depend on the kernel's types, until the object is linked.
+    pub core: Vec<CoreRelocation>,
+    /// Why a program cannot have this function, or not yet.
+    pub problem: Option<ObjectError>,
+}
+
+/// An instruction whose operand depends on the kernel's types.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoreRelocation {
+    /// Index of the instruction.
+    pub insn: usize,
+    /// What the operand is to be.
+    pub record: CoreRelo,
 }
 
 /// What an instruction refers to outside its function.
@@ -73,6 +95,13 @@ pub enum Referent {
     Call(usize),
     /// A function whose address is taken, for a callback.
     Address(usize),
+    /// A function or variable of the kernel, by its index in [`Externs::symbols`], until the object is linked.
+    Extern(usize),
+    /// A function or variable of a kernel module, the number of whose BTF this is. Its id is in the instruction, and
+    /// the descriptor of the BTF is to come.
+    ModuleBtf(u32),
+    /// A type of the object, whose id stands in the immediate.
+    Type(TypeId),
 }
 
 /// The source of the instructions from `insn` on.
@@ -85,10 +114,10 @@ pub struct Line {
 }
 
 impl Object {
-    /// Reads an ELF object.
+    /// Reads an ELF object. What a single function cannot have is its [`Function::problem`].
     ///
     /// # Errors
-    /// [`ObjectError`] when `bytes` is not a little-endian BPF object, is damaged, or needs what is not supported.
+    /// [`ObjectError`] when `bytes` is not a little-endian BPF object, or is damaged.
     pub fn parse(bytes: &[u8]) -> Result<Self, ObjectError> {
         elf::read(bytes)
     }

@@ -90,6 +90,7 @@ impl Vm {
                     r[dst] = match relocation.target {
                         Target::Map { map } => MAPS + map as u64 * MAP_STEP,
                         Target::Value { map, offset } => MAPS + map as u64 * MAP_STEP + u64::from(offset),
+                        Target::ModuleBtf { id } => panic!("BTF {id}"),
                     };
                     pc += 1;
                 }

@@ -1,14 +1,14 @@
-//! Maps and BTF objects.
+//! Maps.
 
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use aya_obj::generated::{bpf_attr, bpf_btf_info, bpf_cmd, bpf_map_info, bpf_map_type};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_info, bpf_map_type};
 
 use crate::cpus;
 
-use super::{address, address_mut, attr, bpf, bpf_fd, by_id, name_text, object_info, object_name};
+use super::{address, address_mut, attr, bpf, bpf_fd, name_text, object_info, object_name};
 
 /// What `BPF_MAP_CREATE` is told.
 #[derive(Clone, Copy, Debug)]
@@ -111,25 +111,6 @@ pub fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
         btf_key: info.btf_key_type_id,
         btf_value: info.btf_value_type_id,
     })
-}
-
-/// The raw BTF of the BTF object number `id`.
-///
-/// # Errors
-/// `ENOENT` when there is none, `EPERM` without `CAP_SYS_ADMIN`.
-pub fn btf_bytes(id: u32) -> io::Result<Vec<u8>> {
-    let fd = by_id(bpf_cmd::BPF_BTF_GET_FD_BY_ID, id)?;
-    // SAFETY: `bpf_btf_info` is a struct of integers, for which all zeros is a value.
-    let mut info: bpf_btf_info = unsafe { mem::zeroed() };
-    object_info(fd.as_fd(), &mut info)?;
-    let mut bytes = vec![0u8; info.btf_size as usize];
-    // SAFETY: as above.
-    let mut info: bpf_btf_info = unsafe { mem::zeroed() };
-    info.btf = address_mut(&mut bytes);
-    info.btf_size = bytes.len() as u32;
-    object_info(fd.as_fd(), &mut info)?;
-    bytes.truncate(info.btf_size as usize);
-    Ok(bytes)
 }
 
 /// A map with the sizes that user space sees, asked of the kernel, so that no call can be given a buffer that is too small.

@@ -3,6 +3,7 @@
 //! Every function owns what it passes to the kernel for the whole call, buffers are sized by what the kernel writes,
 //! and every descriptor that comes back is an [`OwnedFd`]. Errors are the kernel's `errno` as [`io::Error`].
 
+mod btf;
 mod link;
 mod map;
 mod os;
@@ -17,12 +18,13 @@ use std::path::Path;
 
 use aya_obj::generated::{bpf_attr, bpf_cmd};
 
+pub use btf::{BtfInfo, btf_by_id, btf_bytes, btf_info, btf_load, next_btf_id};
 pub use link::{
     LinkInfo, LinkKind, has_xdp_links, link_by_id, link_create_xdp, link_detach, link_info, link_update,
     next_link_id,
 };
 pub use map::{
-    BatchError, BatchOp, MapCreate, MapFd, MapInfo, btf_bytes, is_per_cpu, map_batch, map_create, map_delete,
+    BatchError, BatchOp, MapCreate, MapFd, MapInfo, is_per_cpu, map_batch, map_create, map_delete,
     map_freeze, map_info, map_lookup, map_lookup_batch, map_next_key, map_update,
 };
 pub use os::{
@@ -30,9 +32,7 @@ pub use os::{
     mount_bpffs_in, netns_cookie, open_directory, raise_memlock, same_file, try_lock_exclusive,
     wait_for_programs,
 };
-pub use prog::{
-    ProgInfo, ProgLoad, TestRun, TestRunResult, btf_load, prog_by_id, prog_info, prog_load, prog_test_run,
-};
+pub use prog::{ProgInfo, ProgLoad, TestRun, TestRunResult, prog_by_id, prog_info, prog_load, prog_test_run};
 
 /// `f_type` of the BPF file system.
 pub const BPF_FS_MAGIC: i64 = 0xcafe_4a11;

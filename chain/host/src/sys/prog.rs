@@ -1,9 +1,9 @@
-//! Programs: BTF, loading, test runs.
+//! Programs: loading, test runs.
 
 use std::ffi::CString;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_prog_info, bpf_prog_type};
 use xdpchain_compose::Insn;
@@ -12,27 +12,6 @@ use super::{address, address_mut, attr, bpf, bpf_fd, by_id, name_text, object_in
 
 /// First and largest size of a log buffer. A log that is larger still is shown as far as it goes.
 const LOG_SIZES: [usize; 4] = [64 << 10, 1 << 20, 8 << 20, 64 << 20];
-
-/// Loads raw BTF.
-///
-/// # Errors
-/// The kernel's answer and its log.
-pub fn btf_load(btf: &[u8]) -> Result<OwnedFd, (io::Error, String)> {
-    let load = |log: &mut [u8]| {
-        let mut attr = attr();
-        // SAFETY: writing fields of a zeroed union of integers.
-        let load = unsafe { &mut attr.__bindgen_anon_7 };
-        load.btf = address(btf);
-        load.btf_size = btf.len() as u32;
-        if !log.is_empty() {
-            load.btf_log_level = 1;
-            load.btf_log_size = log.len() as u32;
-            load.btf_log_buf = address_mut(log);
-        }
-        bpf_fd(bpf_cmd::BPF_BTF_LOAD, &mut attr)
-    };
-    with_log(load)
-}
 
 /// What `BPF_PROG_LOAD` is told about an XDP program.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +26,9 @@ pub struct ProgLoad<'a> {
     pub flags: u32,
     /// BTF object, function records of 8 octets, line records of 16 octets.
     pub btf: Option<(BorrowedFd<'a>, &'a [u8], &'a [u8])>,
+    /// BTF objects of kernel modules, which calls of their functions name by index; empty when there are none. The
+    /// first entry is never looked at.
+    pub modules: &'a [RawFd],
 }
 
 /// Size of a `struct bpf_func_info`.
@@ -71,6 +53,7 @@ pub fn prog_load(program: &ProgLoad<'_>) -> Result<OwnedFd, (io::Error, String)>
         load.license = license.as_ptr() as u64;
         load.prog_flags = program.flags;
         load.prog_name = object_name(program.name);
+        load.fd_array = address(program.modules);
         if let Some((btf, func_info, line_info)) = program.btf {
             load.prog_btf_fd = btf.as_raw_fd() as u32;
             load.func_info_rec_size = FUNC_INFO as u32;
@@ -91,7 +74,9 @@ pub fn prog_load(program: &ProgLoad<'_>) -> Result<OwnedFd, (io::Error, String)>
 }
 
 /// Calls `load` without a log, and when that fails with logs of growing size.
-fn with_log(load: impl Fn(&mut [u8]) -> io::Result<OwnedFd>) -> Result<OwnedFd, (io::Error, String)> {
+pub(super) fn with_log(
+    load: impl Fn(&mut [u8]) -> io::Result<OwnedFd>,
+) -> Result<OwnedFd, (io::Error, String)> {
     let mut last = match load(&mut []) {
         Ok(fd) => return Ok(fd),
         Err(e) if e.raw_os_error() == Some(libc::EPERM) => return Err((e, String::new())),
