@@ -124,10 +124,12 @@ pub(crate) fn run(task: &Task<'_>, out: &mut dyn Write) -> anyhow::Result<Outcom
     let mut machine = command(task, &unpacked, folder.path())?;
     let mut child = machine.spawn().context("cannot run `vng`\nhelp: cargo xtask setup --vm")?;
     let mut stdout = child.stdout.take().expect("the output is piped");
+    let mut stderr = child.stderr.take().expect("standard error is piped");
     let end = start + BOOT_LIMIT + task.limit;
     let pid_file = folder.path().join("pid");
     let child = thread::scope(|scope| {
         let waiter = scope.spawn(|| wait(child, end, &pid_file));
+        scope.spawn(|| std::io::copy(&mut stderr, &mut std::io::stderr()));
         let mut buffer = [0; 4096];
         loop {
             match stdout.read(&mut buffer).context("reading the guest's output")? {
@@ -185,7 +187,8 @@ fn command(task: &Task<'_>, kernel: &kernel::Unpacked, folder: &Path) -> anyhow:
     machine.env("PATH", std::env::join_paths(beside.chain(std::env::split_paths(&path)))?);
     // What virtme-ng and QEMU leave when they are killed goes with the folder.
     machine.env("TMPDIR", folder);
-    machine.stdin(Stdio::null()).stdout(Stdio::piped());
+    // QEMU opens its standard files anew, which would empty one that is a file.
+    machine.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Ok(machine)
 }
 
