@@ -42,6 +42,7 @@ pub mod code {
     pub const LDX_DW: u8 = 0x79;
     pub const ST_W: u8 = 0x62;
     pub const ST_DW: u8 = 0x7a;
+    pub const ST_B: u8 = 0x72;
     pub const STX_B: u8 = 0x73;
     pub const STX_W: u8 = 0x63;
     pub const STX_DW: u8 = 0x7b;

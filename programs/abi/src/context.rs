@@ -26,12 +26,14 @@ pub struct PacketContext {
     pub qfi: u8,
     /// 1 when the packet carried a PDU Session Container.
     pub has_qfi: u8,
-    /// The chain's final verdict; set only for slots that run at exit.
+    /// The chain's final verdict; meaningful when `ended` is 1.
     pub verdict: u8,
     /// TOS or traffic class octet of the outer header that was removed.
     pub outer_tos: u8,
+    /// 1 for slots that run at exit.
+    pub ended: u8,
     /// Octets of padding, zero.
-    pub reserved: [u8; 11],
+    pub reserved: [u8; 10],
 }
 
 /// `PacketContext::session` of a packet whose session is not known (yet).

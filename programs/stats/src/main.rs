@@ -31,16 +31,13 @@ static SESSIONS: Array<SessionCounters, 1_048_576> = Array::new();
 #[xdp]
 fn stats(_: XdpContext) -> u32 {
     let context = module::context();
-    let forwarded = matches!(context.verdict as u32, NOT_KNOWN_YET | XDP_TX | XDP_REDIRECT);
+    let forwarded = context.ended == 0 || matches!(context.verdict as u32, XDP_TX | XDP_REDIRECT);
     if context.direction != direction::NONE && forwarded {
         count_customer(context.customer, context.direction, context.inner_len as u64);
         count_session(context.session, context.direction, context.inner_len as u64);
     }
     XDP_PASS
 }
-
-/// `PacketContext::verdict` of a packet whose chain has not ended.
-const NOT_KNOWN_YET: u32 = 0;
 
 #[inline(always)]
 fn count_customer(customer: u32, direction: u8, bytes: u64) {

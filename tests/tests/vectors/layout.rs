@@ -13,7 +13,7 @@ const TYPES: &[(&str, &str)] = &[
     (
         "PacketContext",
         "customer:u32 session:u32 tunnel:u32 inner_len:u16 reason:reason direction:direction qfi:u8 has_qfi:u8 \
-         verdict:u8 outer_tos:u8 _:11",
+         verdict:u8 outer_tos:u8 ended:u8 _:10",
     ),
     ("UplinkKey", "local:ip4 teid:be32"),
     ("UplinkSession", "customer:u32 session:u32 peer:ip4 inner4:ip4 inner6:ip6 inner6_len:u8 flags:u8 _:6"),

@@ -263,6 +263,7 @@ impl<'a> Glue<'a> {
         look_up_first(asm, context);
         asm.jump_if(code::JEQ_IMM, 0, 0, missing);
         asm.mem(code::STX_B, 0, 6, std::mem::offset_of!(PacketContext, verdict) as i16, 0);
+        asm.mem(code::ST_B, 0, 0, std::mem::offset_of!(PacketContext, ended) as i16, 1);
         asm.place(missing);
     }
 
