@@ -104,6 +104,7 @@ fn image(name: &str, insns: Vec<Insn>, maps: Vec<MapUse>, relocations: Vec<Reloc
         maps,
         fills: Vec::new(),
         btf: Btf::new(),
+        chain_calls: Vec::new(),
     }
 }
 

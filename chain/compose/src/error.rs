@@ -95,6 +95,16 @@ pub enum ComposeError {
         /// The first slot.
         first: String,
     },
+    /// What libxdp's dispatcher cannot do.
+    #[error("{place} cannot be run by libxdp's dispatcher: {what}\nhelp: {help}")]
+    Dispatcher {
+        /// The slot, or the chain.
+        place: String,
+        /// What is in the way.
+        what: String,
+        /// What to do.
+        help: &'static str,
+    },
     /// A jump is too far for its encoding.
     #[error(
         "the chain's code is too long: a jump over {distance} instructions in {place}\nhelp: use fewer or smaller modules"

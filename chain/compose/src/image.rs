@@ -1,5 +1,7 @@
 //! What composition yields: programs with symbolic map references, the maps they use, and their BTF.
 
+use xdpchain_spec::VerdictSet;
+
 use crate::Insn;
 use crate::btf::{Btf, Features, FuncInfo, LineInfo, TypeId};
 
@@ -14,6 +16,8 @@ pub struct Image {
     pub fills: Vec<Fill>,
     /// Types of all modules together.
     pub btf: Btf,
+    /// For each program, the verdicts after which libxdp's dispatcher calls the next one; empty for the other engines.
+    pub chain_calls: Vec<VerdictSet>,
 }
 
 /// A program that a program array of the image holds.

@@ -33,6 +33,9 @@ pub mod code {
     pub const MOV64_REG: u8 = 0xbf;
     pub const MOV64_IMM: u8 = 0xb7;
     pub const MOV32_REG: u8 = 0xbc;
+    pub const MOV32_IMM: u8 = 0xb4;
+    pub const OR64_IMM: u8 = 0x47;
+    pub const OR32_IMM: u8 = 0x44;
     pub const ADD64_IMM: u8 = 0x07;
     pub const ADD64_REG: u8 = 0x0f;
     pub const SUB64_REG: u8 = 0x1f;

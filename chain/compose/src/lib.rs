@@ -11,6 +11,7 @@ mod error;
 pub mod fused;
 mod image;
 pub mod insn;
+pub mod libxdp;
 mod link;
 pub mod object;
 pub mod tail;

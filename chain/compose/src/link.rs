@@ -33,6 +33,15 @@ pub(crate) struct Linker<'a> {
 
 impl<'a> Linker<'a> {
     pub(crate) fn new(chain: &Chain<'a>) -> Result<Self, ComposeError> {
+        Self::with_chain_maps(chain, vec![MapUse { owner: MapOwner::Chain, def: exit_counters() }])
+    }
+
+    /// As [`new`](Self::new), for an engine that counts nothing.
+    pub(crate) fn uncounted(chain: &Chain<'a>) -> Result<Self, ComposeError> {
+        Self::with_chain_maps(chain, Vec::new())
+    }
+
+    fn with_chain_maps(chain: &Chain<'a>, maps: Vec<MapUse>) -> Result<Self, ComposeError> {
         let mut btf = Btf::new();
         let mut shifts = Vec::new();
         for module in &chain.modules {
@@ -46,13 +55,12 @@ impl<'a> Linker<'a> {
             modules: chain.modules.clone(),
             shifts,
             btf,
-            maps: Vec::new(),
+            maps,
             module_maps: Vec::new(),
             pending: VecDeque::new(),
             exits: 0,
             context: None,
         };
-        linker.maps.push(MapUse { owner: MapOwner::Chain, def: exit_counters() });
         linker.check_names()?;
         let used = linker.modules_of_slots(chain);
         let mut placed = HashMap::new();

@@ -49,7 +49,7 @@ pub fn compose(chain: &Chain<'_>) -> Result<Image, ComposeError> {
     let (maps, mut btf) = linker.finish();
     let programs =
         parts.into_iter().zip(licenses).map(|(parts, license)| parts.encode(&mut btf, license)).collect();
-    Ok(Image { programs, maps, fills, btf })
+    Ok(Image { programs, maps, fills, btf, chain_calls: Vec::new() })
 }
 
 fn slot_program(

@@ -25,8 +25,14 @@ pub(crate) struct ProgramParts {
 impl ProgramParts {
     /// Adds to `btf` the types that the functions still need.
     pub(crate) fn encode(self, btf: &mut Btf, license: String) -> ProgramImage {
+        let main = main_function(btf, &self.name);
+        self.encode_as(btf, license, main)
+    }
+
+    /// As [`encode`](Self::encode), with the type of the main function given.
+    pub(crate) fn encode_as(self, btf: &mut Btf, license: String, main: TypeId) -> ProgramImage {
         let mut untyped = None;
-        let mut functions = vec![(0, main_function(btf, &self.name))];
+        let mut functions = vec![(0, main)];
         for (label, function) in &self.functions {
             let id = match function {
                 FunctionType::Given(Some(id)) => *id,

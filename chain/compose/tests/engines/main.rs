@@ -1,5 +1,6 @@
 //! Composed programs run by an interpreter, against a model of what a chain means.
 
+mod dispatcher;
 mod vm;
 
 use proptest::prelude::*;

@@ -35,7 +35,12 @@ impl Vm {
 
     /// Runs the image's first program and returns what the kernel would take as the verdict.
     pub(super) fn run(&mut self, image: &Image) -> u32 {
-        self.call(image, 0, 0, [CTX, 0, 0, 0, 0]) as u32
+        self.run_program(image, 0)
+    }
+
+    /// Runs one of the image's programs on the packet as it is now.
+    pub(super) fn run_program(&mut self, image: &Image, program: usize) -> u32 {
+        self.call(image, program, 0, [CTX, 0, 0, 0, 0]) as u32
     }
 
     /// A map of the image by name, as numbers of 8 octets.
