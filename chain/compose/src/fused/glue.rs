@@ -81,6 +81,19 @@ impl<'a> Glue<'a> {
         asm.mem(code::STX_DW, FP, 1, CTX, 0);
     }
 
+    /// Writes to the deepest octets of the stack that an inlined module loads from.
+    ///
+    /// Kernels before 6.8 let a program load what it may not have stored, as compilers do with what they will not look at,
+    /// only above the deepest store so far. Whether the verifier comes to see such a load depends on what it has seen
+    /// before, so that a module that loads alone could be refused behind others.
+    pub(crate) fn reserve_stack(&self, asm: &mut Assembler, slots: &[Planned<'_>]) {
+        let inlined = slots.iter().filter(|slot| !slot.called);
+        let deepest = inlined.filter_map(|slot| inline::deepest_load(slot.main())).min();
+        if let Some(at) = deepest.and_then(|at| at.checked_sub(FRAME)) {
+            asm.mem(code::ST_DW, FP, 0, at & !7, 0);
+        }
+    }
+
     /// The packet context as it is before the first slot.
     pub(crate) fn clear_context(&self, asm: &mut Assembler) {
         let Some(context) = self.linker.context_map() else { return };

@@ -158,6 +158,12 @@ fn copy(
     Ok(())
 }
 
+/// Offset from the frame pointer of the deepest load from the stack.
+pub(crate) fn deepest_load(function: &Function) -> Option<i16> {
+    let loads = function.insns.iter().filter(|insn| insn.class() == class::LDX && insn.src() == FP);
+    loads.map(|insn| insn.off).filter(|off| *off < 0).min()
+}
+
 /// Emits `insn` with the frame pointer meaning an address `frame` octets lower.
 fn lower_frame(asm: &mut Assembler, mut insn: Insn, frame: i16) -> Result<(), &'static str> {
     let reads_fp = insn.src() == FP;

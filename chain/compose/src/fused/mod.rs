@@ -51,7 +51,7 @@ fn compose_counting(chain: &Chain<'_>, count: Count) -> Result<Image, ComposeErr
     let license = linker.license();
     let (maps, mut btf) = linker.finish();
     let program = parts.encode(&mut btf, license);
-    Ok(Image { programs: vec![program], maps, fills: Vec::new(), btf, chain_calls: Vec::new() })
+    Ok(Image { programs: vec![program], maps, fills: Vec::new(), btf })
 }
 
 /// Makes a program of a module alone, without any code of a chain's: what its author's loader would load.
@@ -81,7 +81,7 @@ pub fn compose_bare(module: &Module<'_>) -> Result<Image, ComposeError> {
     let license = linker.license();
     let (maps, mut btf) = linker.finish();
     let program = parts.encode(&mut btf, license);
-    Ok(Image { programs: vec![program], maps, fills: Vec::new(), btf, chain_calls: Vec::new() })
+    Ok(Image { programs: vec![program], maps, fills: Vec::new(), btf })
 }
 
 /// The kernel keeps 15 octets of a program's name, of letters, digits, `_` and `.`.
@@ -115,6 +115,7 @@ fn emit_main(
     let (in_order, at_exit) = slots.split_at(course.in_order);
 
     glue.enter(asm, "enter the chain");
+    glue.reserve_stack(asm, slots);
     glue.clear_context(asm);
     if course.deciding.is_none() {
         glue.keep_pass(asm);
