@@ -165,5 +165,7 @@ pub mod object {
         NONE = "none.o";
         /// The verifier refuses it.
         REFUSED = "refused.o";
+        /// The verifier takes it once, but not twice in one program.
+        HEAVY = "heavy.o";
     }
 }

@@ -152,7 +152,9 @@ fn change_to(host: &Host, ifname: &str, slots: &[&str], mode: Mode, image: Image
     host.change(
         ifname,
         &mut |_| Ok(Desired { state: state.clone(), objects: objects.clone(), dry_run: false }),
-        &|_, _| Ok(Composed { image: image.clone(), engine: Engine::Fused, engine_reason: None }),
+        &|_, _, _| {
+            Ok(Composed { image: image.clone(), engine: Engine::Fused, engine_reason: None, fallback: false })
+        },
     )
 }
 
@@ -394,7 +396,14 @@ fn a_dry_run_verifies_and_leaves_nothing() {
             .change(
                 "eth0",
                 &mut |_| Ok(Desired { state: state.clone(), objects: objects.clone(), dry_run: true }),
-                &|_, _| Ok(Composed { image: counting(PASS), engine: Engine::Fused, engine_reason: None }),
+                &|_, _, _| {
+                    Ok(Composed {
+                        image: counting(PASS),
+                        engine: Engine::Fused,
+                        engine_reason: None,
+                        fallback: false,
+                    })
+                },
             )
             .expect("it would work");
         assert!(change.dry_run && change.verified_insns > 0);
@@ -409,7 +418,7 @@ fn a_callers_error_comes_back_and_nothing_is_left() {
     let roots = Roots::new();
     roots.with(&node, |host| {
         let error = host
-            .change("eth0", &mut |_| Err("no such module".into()), &|_, _| Err("not reached".into()))
+            .change("eth0", &mut |_| Err("no such module".into()), &|_, _, _| Err("not reached".into()))
             .expect_err("the edit fails");
         assert!(matches!(&error, Error::Edit(e) if e.to_string() == "no such module"), "{error}");
         let mut objects = Objects::default();
@@ -418,7 +427,7 @@ fn a_callers_error_comes_back_and_nothing_is_left() {
             .change(
                 "eth0",
                 &mut |_| Ok(Desired { state: state.clone(), objects: objects.clone(), dry_run: false }),
-                &|_, _| Err("does not fuse".into()),
+                &|_, _, _| Err("does not fuse".into()),
             )
             .expect_err("the composition fails");
         assert!(matches!(&error, Error::Compose(e) if e.to_string() == "does not fuse"), "{error}");
@@ -462,12 +471,12 @@ fn the_composer_gets_stored_objects_and_counts_are_carried_on() {
                 assert_eq!(before.map(|m| m.generation), Some(1));
                 Ok(Desired { state: state.clone(), objects: only.clone(), dry_run: false })
             },
-            &|state, objects| {
+            &|state, objects, _| {
                 for module in state.modules.values() {
                     assert!(objects.bytes(module.object).is_some());
                 }
                 seen.borrow_mut().clone_from(&state.rows);
-                Ok(Composed { image: exits(), engine: Engine::Fused, engine_reason: None })
+                Ok(Composed { image: exits(), engine: Engine::Fused, engine_reason: None, fallback: false })
             },
         )
         .expect("swaps");

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 use xdpchain_compose::object::Object;
-use xdpchain_compose::{Chain, ComposeError, Image, Module, Slot, fused};
-use xdpchain_host::{ChainState, ModuleState, Objects, RunningKernel};
-use xdpchain_spec::{ChainSpec, Config, ModuleSpec};
+use xdpchain_compose::{Chain, ComposeError, Image, Module, Slot, fused, tail};
+use xdpchain_host::{ChainState, Composed, ModuleState, Objects, Refusal, RunningKernel};
+use xdpchain_spec::{ChainSpec, Config, Engine, ModuleSpec};
 
 use crate::config::object_bytes;
 use crate::error::{Error, Result};
@@ -62,8 +62,45 @@ pub(crate) fn parse_objects(state: &ChainState, objects: &Objects) -> Result<BTr
     Ok(parsed)
 }
 
-/// Makes the program of a chain.
-pub(crate) fn compose(state: &ChainState, objects: &Objects) -> Result<Image> {
+/// Makes the programs of a chain, by the engine that it asks for. With `auto` that is one program for all modules,
+/// unless they cannot be joined, or the verifier has refused it; then it is a program for each.
+pub(crate) fn compose(state: &ChainState, objects: &Objects, refused: Option<&Refusal>) -> Result<Composed> {
+    let composed = |image, engine, reason: Option<String>| Composed {
+        image,
+        engine,
+        fallback: state.chain.engine == Engine::Auto && reason.is_none(),
+        engine_reason: reason,
+    };
+    let (first, reason) = match (state.chain.engine, refused) {
+        (Engine::Libxdp, _) => {
+            return Err(Error::NoEngine { chain: state.chain.name.clone(), engine: "libxdp" });
+        }
+        (Engine::Tail, _) => return Ok(composed(image(state, objects, tail::compose)?, Engine::Tail, None)),
+        (Engine::Auto, Some(refusal)) => {
+            let said = refusal.message.clone().unwrap_or_else(|| refusal.error.to_string());
+            (None, format!("the verifier refused one program of all modules: {said}"))
+        }
+        (engine, _) => match image(state, objects, fused::compose) {
+            Ok(image) => return Ok(composed(image, Engine::Fused, None)),
+            Err(error) if engine == Engine::Fused => return Err(error),
+            Err(error) => {
+                let said = error.to_string();
+                let said = said.lines().next().unwrap_or_default().to_owned();
+                (Some(error), format!("the modules cannot be joined into one program: {said}"))
+            }
+        },
+    };
+    match (image(state, objects, tail::compose), first) {
+        (Ok(image), _) => Ok(composed(image, Engine::Tail, Some(reason))),
+        // Of two failures the one of the engine that was wanted tells more.
+        (Err(_), Some(first)) => Err(first),
+        (Err(error), None) => Err(error),
+    }
+}
+
+type EngineFn = fn(&Chain<'_>) -> Result<Image, ComposeError>;
+
+fn image(state: &ChainState, objects: &Objects, engine: EngineFn) -> Result<Image> {
     let parsed = parse_objects(state, objects)?;
     let digests: BTreeMap<&str, String> =
         state.modules.iter().map(|(name, module)| (name.as_str(), module.object.short())).collect();
@@ -82,10 +119,11 @@ pub(crate) fn compose(state: &ChainState, objects: &Objects) -> Result<Image> {
     let slots = state.chain.slots.iter().enumerate();
     let slots = slots.map(|(index, spec)| Slot { spec, row: row(index, &spec.name) }).collect();
     let chain = Chain { name: &state.chain.name, default: state.chain.default, modules, slots };
-    let image = fused::compose(&chain).map_err(|error| named(error, state))?;
+    let image = engine(&chain).map_err(|error| named(error, state))?;
     tracing::info!(
         chain = state.chain.name,
         slots = state.chain.slots.len(),
+        programs = image.programs.len(),
         instructions = image.programs.iter().map(|program| program.insns.len()).sum::<usize>(),
         maps = image.maps.len(),
         "composed"

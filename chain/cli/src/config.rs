@@ -53,13 +53,11 @@ pub(crate) fn chain_for<'a>(
     Ok(chain)
 }
 
-/// Only the fused engine is built.
+/// Not every engine is built.
 pub(crate) fn supported(chain: &ChainSpec) -> Result<()> {
     match chain.engine {
-        Engine::Auto | Engine::Fused => Ok(()),
-        engine @ (Engine::Tail | Engine::Libxdp) => {
-            Err(Error::NoEngine { chain: chain.name.clone(), engine: engine.name() })
-        }
+        Engine::Auto | Engine::Fused | Engine::Tail => Ok(()),
+        engine @ Engine::Libxdp => Err(Error::NoEngine { chain: chain.name.clone(), engine: engine.name() }),
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) enum Error {
     NoChainForInterface { file: PathBuf, iface: String, interfaces: String },
     #[error(
         "chain `{chain}` wants engine `{engine}`, which this version does not have yet\n\
-         help: use `engine: auto` or `engine: fused`"
+         help: use `engine: auto`, `fused` or `tail`"
     )]
     NoEngine { chain: String, engine: &'static str },
     #[error("no built-in object `{name}`\nhelp: {hint}")]

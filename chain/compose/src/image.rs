@@ -134,6 +134,13 @@ pub struct MapUse {
     pub def: MapDef,
 }
 
+impl MapUse {
+    /// Whether each generation of a chain has one of its own: it holds programs of that generation.
+    pub fn renewed(&self) -> bool {
+        self.owner == MapOwner::Chain && self.def.name == crate::tail::SLOTS_MAP
+    }
+}
+
 /// The kernel's number of a map type (`enum bpf_map_type`).
 pub type MapType = u32;
 

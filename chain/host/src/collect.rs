@@ -50,7 +50,7 @@ pub(crate) fn collect(at: &NetnsPlaces) -> Result<()> {
                     Some(module) => modules.entry(escape(module)).or_default(),
                     None => chains.entry(escape(&ifname)).or_default(),
                 };
-                of.insert(escape(&map.name));
+                of.insert(escape(&map.pin()));
             }
         }
     }

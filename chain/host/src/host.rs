@@ -24,8 +24,10 @@ use crate::manifest::{self, AttachMode, ChainState, Manifest, MapRecord, Objects
 use crate::netns::Netns;
 use crate::places::{NetnsPlaces, Places};
 use crate::store::{Store, make_directory, names, remove_file};
+use crate::swap::{self, Swap};
 use crate::sys;
 use crate::undo::Undo;
+use crate::verifier::Refusal;
 
 /// The network namespace that a command works in, with its chains.
 #[derive(Debug)]
@@ -55,10 +57,14 @@ pub struct Composed {
     pub engine: Engine,
     /// Why not by the engine before it.
     pub engine_reason: Option<String>,
+    /// Whether another engine may do where the verifier finds this one's program too large; then it is asked for.
+    pub fallback: bool,
 }
 
-/// Makes a chain's image. The objects are all that the chain refers to.
-pub type Compose<'a> = dyn Fn(&ChainState, &Objects) -> std::result::Result<Composed, BoxError> + 'a;
+/// Makes a chain's image. The objects are all that the chain refers to. With a refusal, which is that of the image that
+/// it made before, it is to make another one.
+pub type Compose<'a> =
+    dyn Fn(&ChainState, &Objects, Option<&Refusal>) -> std::result::Result<Composed, BoxError> + 'a;
 
 /// Says what the chain of an interface is to become; it is given the generation that runs.
 pub type Edit<'a> = dyn FnMut(Option<&Manifest>) -> std::result::Result<Desired, BoxError> + 'a;
@@ -209,14 +215,26 @@ impl Host {
         let Desired { mut state, objects, dry_run } = desired;
         let other_rows = state.assign_rows(before.as_ref().map(|m| &m.state));
         let objects = self.complete(&state, objects)?;
-        let composed = compose(&state, &objects).map_err(Error::Compose)?;
-        let loaded = self.load(&interface.name, &composed.image, undo)?;
+        let generation = before.as_ref().map_or(0, |m| m.generation) + 1;
+        let mut composed = compose(&state, &objects, None).map_err(Error::Compose)?;
+        let mut swap = Swap::between(before.as_ref(), &composed.image);
+        let mut loaded = self.load(&interface.name, generation, (&composed.image, &swap), undo);
+        if let Err(Error::Verifier(refusal)) = &loaded
+            && refusal.too_large
+            && composed.fallback
+        {
+            tracing::info!("another engine is tried: {refusal}");
+            composed = compose(&state, &objects, Some(refusal)).map_err(Error::Compose)?;
+            swap = Swap::between(before.as_ref(), &composed.image);
+            loaded = self.load(&interface.name, generation, (&composed.image, &swap), undo);
+        }
+        let (loaded, maps) = loaded?;
         exits::check_rows(&interface.name, &composed.image, &state)?;
         if other_rows {
             exits::clear_rows(&composed.image, &loaded, &state)?;
         }
-        let mut after = self.manifest_of(interface, before.as_ref(), state, &composed, &loaded)?;
-        let verified_insns = loaded.info.verified_insns;
+        let mut after = self.manifest_of(interface, before.as_ref(), state, &composed, (&loaded, maps))?;
+        let verified_insns = loaded.verified_insns();
         if dry_run {
             return Ok(Change { before, after, verified_insns, dry_run });
         }
@@ -226,7 +244,9 @@ impl Host {
             }
         }
         match (link, &before) {
-            (Some(link), Some(before)) => self.swap(interface, link, before, &after, &loaded, undo)?,
+            (Some(link), Some(before)) => {
+                self.swap(interface, link, before, &after, (&composed.image, &loaded, &swap), undo)?
+            }
             _ => self.attach(interface, &mut after, &loaded, undo)?,
         }
         self.publish(before.as_ref(), &mut after)?;
@@ -269,31 +289,53 @@ impl Host {
         Ok(objects)
     }
 
-    /// Loads an image with the maps that are pinned, and pins those that are new.
-    fn load<'a>(&'a self, ifname: &str, image: &Image, undo: &mut Undo<'a>) -> Result<Loaded> {
-        let loaded = load::load(image, &mut |map| self.pinned(ifname, map))?;
+    /// Loads what of an image is new, with the maps that are pinned, and pins those that are new.
+    fn load<'a>(
+        &'a self,
+        ifname: &str,
+        generation: u64,
+        (image, swap): (&Image, &Swap),
+        undo: &mut Undo<'a>,
+    ) -> Result<(Loaded, Vec<MapRecord>)> {
+        let record = |map: &MapUse| MapRecord {
+            module: match &map.owner {
+                MapOwner::Chain => None,
+                MapOwner::Module(name) => Some(name.clone()),
+            },
+            name: map.def.name.clone(),
+            id: 0,
+            generation: match &swap.array {
+                _ if !map.renewed() => None,
+                Some(array) => array.generation,
+                None => Some(generation),
+            },
+        };
+        let pinned = |map: &MapUse| {
+            let path = self.at.record(ifname, &record(map));
+            match sys::open_pin(&path) {
+                // A map of this generation cannot be there yet; one that is was left by a change that failed.
+                Ok(_) if map.renewed() && swap.array.is_none() => remove_file(&path).map(|()| None),
+                Ok(fd) => Ok(Some(fd)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(Error::io("open", path)(e)),
+            }
+        };
+        let loaded = load::load_new(image, &mut |map| pinned(map), &swap.kept)?;
+        load::fill(image, &loaded, swap.filled_later())?;
+        let mut records = Vec::with_capacity(image.maps.len());
         for (map, loaded) in image.maps.iter().zip(&loaded.maps) {
-            if !loaded.created {
-                continue;
+            let record = MapRecord { id: loaded.info.id, ..record(map) };
+            if loaded.created {
+                let path = self.at.record(ifname, &record);
+                if let Some(parent) = path.parent() {
+                    make_directory(parent)?;
+                }
+                sys::pin(loaded.fd.as_fd(), &path).map_err(Error::io("pin", &path))?;
+                undo.push("remove a map's pin", move || remove_file(&path));
             }
-            let path = self.at.map(ifname, &map.owner, &map.def.name);
-            if let Some(parent) = path.parent() {
-                make_directory(parent)?;
-            }
-            sys::pin(loaded.fd.as_fd(), &path).map_err(Error::io("pin", &path))?;
-            undo.push("remove a map's pin", move || remove_file(&path));
+            records.push(record);
         }
-        Ok(loaded)
-    }
-
-    /// The map that is pinned for `map`, when there is one.
-    fn pinned(&self, ifname: &str, map: &MapUse) -> Result<Option<std::os::fd::OwnedFd>> {
-        let path = self.at.map(ifname, &map.owner, &map.def.name);
-        match sys::open_pin(&path) {
-            Ok(fd) => Ok(Some(fd)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::io("open", path)(e)),
-        }
+        Ok((loaded, records))
     }
 
     fn manifest_of(
@@ -302,16 +344,21 @@ impl Host {
         before: Option<&Manifest>,
         state: ChainState,
         composed: &Composed,
-        loaded: &Loaded,
+        (loaded, maps): (&Loaded, Vec<MapRecord>),
     ) -> Result<Manifest> {
-        let maps = composed.image.maps.iter().zip(&loaded.maps).map(|(map, loaded)| MapRecord {
-            module: match &map.owner {
-                MapOwner::Chain => None,
-                MapOwner::Module(name) => Some(name.clone()),
-            },
-            name: map.def.name.clone(),
-            id: loaded.info.id,
-        });
+        let image = &composed.image;
+        let mut programs = Vec::with_capacity(image.programs.len());
+        for (index, program) in image.programs.iter().enumerate() {
+            let info = sys::prog_info(loaded.program(index));
+            let info = info.map_err(Error::query(format!("program `{}`", program.name)))?;
+            programs.push(ProgramRecord {
+                id: info.id,
+                name: info.name,
+                tag: info.tag.iter().map(|octet| format!("{octet:02x}")).collect(),
+                code: swap::code(image, program),
+                entry: swap::entry_of(image, index),
+            });
+        }
         Ok(Manifest {
             version: manifest::VERSION,
             generation: before.map_or(0, |m| m.generation) + 1,
@@ -324,86 +371,12 @@ impl Host {
             mode_reason: before.and_then(|m| m.mode_reason.clone()),
             engine: composed.engine,
             engine_reason: composed.engine_reason.clone(),
-            program: ProgramRecord {
-                id: loaded.info.id,
-                name: loaded.info.name.clone(),
-                tag: loaded.info.tag.iter().map(|octet| format!("{octet:02x}")).collect(),
-            },
-            maps: maps.collect(),
+            program: programs.remove(0),
+            others: programs,
+            maps,
             state,
             carried: before.map(|m| m.carried.clone()).unwrap_or_default(),
         })
-    }
-
-    /// Commits a change: the link runs the new program instead of the old one.
-    fn swap<'a>(
-        &'a self,
-        interface: &Interface,
-        link: &PinnedLink,
-        before: &Manifest,
-        after: &Manifest,
-        loaded: &Loaded,
-        undo: &mut Undo<'a>,
-    ) -> Result<()> {
-        let swapped = |found| Error::Swapped {
-            ifname: interface.name.clone(),
-            generation: before.generation,
-            expected: before.program.id,
-            found,
-        };
-        if link.info.prog_id != before.program.id {
-            return Err(swapped(link.info.prog_id));
-        }
-        let failed = |e| Error::query(format!("the link of `{}`", interface.name))(e);
-        let old = sys::prog_by_id(before.program.id).map_err(failed)?;
-        self.stage(after, undo)?;
-        sys::link_update(link.fd.as_fd(), loaded.program.as_fd(), old.as_fd()).map_err(|e| {
-            // The kernel answers EPERM when the link runs another program than the one that it was told.
-            match sys::link_info(link.fd.as_fd()) {
-                Ok(now) if now.prog_id != before.program.id => swapped(now.prog_id),
-                _ => failed(e),
-            }
-        })?;
-        undo.visible();
-        let (link, new) = (clone(&link.fd)?, clone(&loaded.program)?);
-        let ifname = interface.name.clone();
-        undo.push("put the program before back", move || {
-            sys::link_update(link.as_fd(), old.as_fd(), new.as_fd())
-                .map_err(Error::query(format!("the link of `{ifname}`")))
-        });
-        Ok(())
-    }
-
-    /// Commits a first generation: a new link, pinned.
-    fn attach<'a>(
-        &'a self,
-        interface: &Interface,
-        after: &mut Manifest,
-        loaded: &Loaded,
-        undo: &mut Undo<'a>,
-    ) -> Result<()> {
-        let path = self.at.link(&interface.name);
-        if let Some(parent) = path.parent() {
-            make_directory(parent)?;
-        }
-        // Until it is pinned, the link ends with this process: a crash leaves nothing on the interface.
-        let attached = attach::attach(loaded.program.as_fd(), interface, after.state.chain.mode)?;
-        undo.visible();
-        (after.mode, after.mode_reason) = (attached.mode, attached.reason);
-        self.stage(after, undo)?;
-        sys::pin(attached.link.as_fd(), &path).map_err(Error::io("pin", &path))?;
-        undo.push("detach the link", move || {
-            sys::link_detach(attached.link.as_fd()).map_err(Error::query("the link"))?;
-            remove_file(&path)
-        });
-        Ok(())
-    }
-
-    fn stage<'a>(&'a self, manifest: &Manifest, undo: &mut Undo<'a>) -> Result<()> {
-        self.store().stage(manifest)?;
-        let ifname = manifest.ifname.clone();
-        undo.push("remove the staged manifest", move || self.store().unstage(&ifname));
-        Ok(())
     }
 
     /// Refuses when the interface is not the one that the chain was put on, or runs somebody else's program.
@@ -461,6 +434,8 @@ impl Host {
         }
         if let Some(link) = link {
             link.detach(&self.at.link(ifname))?;
+            // A packet may be about to look into a program array that goes away.
+            sys::wait_for_programs();
         }
         self.store().remove(ifname)?;
         self.tidy(ifname);
@@ -496,7 +471,10 @@ impl Host {
             if before.as_ref().is_some_and(|before| before.generation == generation) {
                 // It was recorded, but for forgetting that it had been prepared.
                 self.store().unstage(&ifname)?;
-            } else if alive && link.as_ref().is_some_and(|link| link.info.prog_id == staged.program.id) {
+            } else if alive
+                && let Some(link) = &link
+                && self.differences(&staged, link)?.is_empty()
+            {
                 self.publish(before.as_ref(), &mut staged)?;
                 recovered = Some(Recovered::Finished { ifname, generation });
             } else {
@@ -563,8 +541,4 @@ fn check_mode(ifname: &str, before: Option<&Manifest>, wanted: Mode) -> Result<(
         return Ok(());
     }
     Err(Error::ModeChange { ifname: ifname.to_owned(), current: before.mode.name(), wanted: wanted.name() })
-}
-
-fn clone(fd: &std::os::fd::OwnedFd) -> Result<std::os::fd::OwnedFd> {
-    fd.try_clone().map_err(Error::query("a descriptor"))
 }

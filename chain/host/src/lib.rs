@@ -21,6 +21,7 @@ mod netns;
 mod places;
 mod status;
 mod store;
+mod swap;
 // The system calls are the one place of user space that cannot do without.
 #[allow(unsafe_code)]
 pub mod sys;

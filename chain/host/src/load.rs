@@ -147,6 +147,8 @@ pub struct Loaded {
     pub info: ProgInfo,
     /// The image's other programs, in order.
     pub others: Vec<OwnedFd>,
+    /// For each program of the image, whether it is new.
+    pub fresh: Vec<bool>,
     /// The maps, in the order of [`Image::maps`].
     pub maps: Vec<LoadedMap>,
 }
@@ -158,6 +160,18 @@ pub struct Loaded {
 /// [`Error::MapDiffers`], [`Error::MapCreate`], [`Error::Verifier`], [`Error::Permission`], [`Error::Unsupported`], and
 /// what `existing` fails with.
 pub fn load(image: &Image, existing: &mut dyn FnMut(&MapUse) -> Result<Option<OwnedFd>>) -> Result<Loaded> {
+    let loaded = load_new(image, existing, &[])?;
+    fill(image, &loaded, None)?;
+    Ok(loaded)
+}
+
+/// Loads `image` but for the programs that are there: those whose number is in `kept`, and those that a module's program
+/// array holds that existed before. The new ones are not put into program arrays yet.
+pub(crate) fn load_new(
+    image: &Image,
+    existing: &mut dyn FnMut(&MapUse) -> Result<Option<OwnedFd>>,
+    kept: &[Option<u32>],
+) -> Result<Loaded> {
     sys::raise_memlock();
     let debug = image.debug_info(Features::ALL);
     let (btf, btf_note) = load_btf(image, &debug)?;
@@ -171,25 +185,80 @@ pub fn load(image: &Image, existing: &mut dyn FnMut(&MapUse) -> Result<Option<Ow
     }
     fill_values(image, &maps)?;
     let mut programs = Vec::with_capacity(image.programs.len());
-    for (program, debug) in image.programs.iter().zip(&debug.programs) {
-        programs.push(load_program(program, &maps, btf.map(|fd| (fd, debug)), btf_note.clone())?);
-    }
-    for fill in &image.fills {
-        let name = &image.maps[fill.map].def.name;
-        let program = programs[fill.program].as_raw_fd();
-        maps[fill.map]
-            .fd
-            .try_clone()
-            .and_then(MapFd::new)
-            .and_then(|map| sys::map_update(&map, &fill.index.to_ne_bytes(), &program.to_ne_bytes(), 0))
-            .map_err(|source| Error::Map { action: "fill", name: name.clone(), source })?;
+    let mut fresh = Vec::with_capacity(image.programs.len());
+    for (i, (program, debug)) in image.programs.iter().zip(&debug.programs).enumerate() {
+        let there = match kept.get(i).copied().flatten() {
+            Some(id) => Some(id),
+            None => held(image, &maps, i)?,
+        };
+        fresh.push(there.is_none());
+        programs.push(match there {
+            Some(id) => sys::prog_by_id(id).map_err(Error::query(format!("program {id}")))?,
+            None => load_program(program, &maps, btf.map(|fd| (fd, debug)), btf_note.clone())?,
+        });
     }
     if programs.is_empty() {
         return Err(Error::Compose("the composition has no program".to_owned().into()));
     }
     let program = programs.remove(0);
     let info = sys::prog_info(program.as_fd()).map_err(Error::query("the program just loaded"))?;
-    Ok(Loaded { program, info, others: programs, maps })
+    Ok(Loaded { program, info, others: programs, fresh, maps })
+}
+
+impl Loaded {
+    /// The program at `index` of the image.
+    pub(crate) fn program(&self, index: usize) -> BorrowedFd<'_> {
+        match index.checked_sub(1) {
+            None => self.program.as_fd(),
+            Some(other) => self.others[other].as_fd(),
+        }
+    }
+
+    /// Instructions that the verifier looked at in the new programs, 0 before kernel 5.16.
+    pub fn verified_insns(&self) -> u32 {
+        let fresh = self.fresh.iter().enumerate().filter(|(_, fresh)| **fresh);
+        fresh.filter_map(|(i, _)| sys::prog_info(self.program(i)).ok()).map(|info| info.verified_insns).sum()
+    }
+}
+
+/// Puts the new programs into the program arrays that hold them, but for the array `but`.
+pub(crate) fn fill(image: &Image, loaded: &Loaded, but: Option<usize>) -> Result<()> {
+    for fill in image.fills.iter().filter(|fill| loaded.fresh[fill.program] && Some(fill.map) != but) {
+        let name = &image.maps[fill.map].def.name;
+        let program = loaded.program(fill.program).as_raw_fd();
+        program_array(&loaded.maps[fill.map])
+            .and_then(|map| sys::map_update(&map, &fill.index.to_ne_bytes(), &program.to_ne_bytes(), 0))
+            .map_err(|source| Error::Map { action: "fill", name: name.clone(), source })?;
+    }
+    Ok(())
+}
+
+pub(crate) fn program_array(map: &LoadedMap) -> io::Result<MapFd> {
+    map.fd.try_clone().and_then(MapFd::new)
+}
+
+/// Number of the program that entry `index` of a program array holds, 0 when it holds none.
+pub(crate) fn entry(array: &MapFd, index: u32) -> io::Result<u32> {
+    let id = sys::map_lookup(array, &index.to_ne_bytes())?.unwrap_or_default();
+    Ok(id.try_into().map_or(0, u32::from_ne_bytes))
+}
+
+/// The program that stands for `program` in the arrays of a module that were there before. What such an array holds goes
+/// by its name, so that it need not be loaded again.
+fn held(image: &Image, maps: &[LoadedMap], program: usize) -> Result<Option<u32>> {
+    let mut held = None;
+    for fill in image.fills.iter().filter(|fill| fill.program == program) {
+        if maps[fill.map].created || image.maps[fill.map].renewed() {
+            return Ok(None);
+        }
+        let failed = Error::query(format!("map `{}`", image.maps[fill.map].def.name));
+        held = Some(program_array(&maps[fill.map]).and_then(|map| entry(&map, fill.index)).map_err(failed)?)
+            .filter(|id| *id != 0);
+        if held.is_none() {
+            return Ok(None);
+        }
+    }
+    Ok(held)
 }
 
 /// Loads the image's BTF. A kernel that does not know some kind of type refuses it: that is told only when the program

@@ -161,15 +161,22 @@ impl AttachMode {
     }
 }
 
-/// The program of a generation.
+/// A program of a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgramRecord {
     /// The kernel's number of it.
     pub id: u32,
     /// Its name.
     pub name: String,
-    /// Digest of its instructions, hexadecimal.
+    /// The kernel's digest of its instructions, hexadecimal.
     pub tag: String,
+    /// Digest of all that makes it, the maps by name, so that a change that leaves it as it is can leave it alone.
+    #[serde(default)]
+    pub code: String,
+    /// The entry of the chain's program array that holds it; none for the program that the link runs, and for those
+    /// that a module calls itself.
+    #[serde(default)]
+    pub entry: Option<u32>,
 }
 
 /// A map that a generation uses.
@@ -181,9 +188,20 @@ pub struct MapRecord {
     pub name: String,
     /// The kernel's number of it.
     pub id: u32,
+    /// For a map that each generation has of its own, the generation that it was made for.
+    #[serde(default)]
+    pub generation: Option<u64>,
 }
 
 impl MapRecord {
+    /// The name of its pin: no two generations have the same map of this kind.
+    pub(crate) fn pin(&self) -> String {
+        match self.generation {
+            Some(generation) => format!("{}.{generation}", self.name),
+            None => self.name.clone(),
+        }
+    }
+
     /// The map's owner.
     pub fn owner(&self) -> MapOwner {
         self.module.clone().map_or(MapOwner::Chain, MapOwner::Module)
@@ -215,8 +233,11 @@ pub struct Manifest {
     pub engine: Engine,
     /// Why not by the engine before it.
     pub engine_reason: Option<String>,
-    /// The program.
+    /// The program that the link runs.
     pub program: ProgramRecord,
+    /// The other programs, when the chain is made of several.
+    #[serde(default)]
+    pub others: Vec<ProgramRecord>,
     /// The maps.
     pub maps: Vec<MapRecord>,
     /// What was asked for.
@@ -265,8 +286,20 @@ pub(crate) mod tests {
             mode_reason: Some("no native XDP".into()),
             engine: Engine::Fused,
             engine_reason: None,
-            program: ProgramRecord { id: 7, name: "edge".into(), tag: "00".into() },
-            maps: vec![MapRecord { module: Some("acl".into()), name: ".bss.1".into(), id: 9 }],
+            program: ProgramRecord {
+                id: 7,
+                name: "edge".into(),
+                tag: "00".into(),
+                code: "01".into(),
+                entry: None,
+            },
+            others: Vec::new(),
+            maps: vec![MapRecord {
+                module: Some("acl".into()),
+                name: ".bss.1".into(),
+                id: 9,
+                generation: None,
+            }],
             state: state(slots),
             carried: Carried::default(),
         }

@@ -12,6 +12,7 @@ use xdpchain_compose::MapOwner;
 
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::manifest::MapRecord;
 use crate::sys::{self, BatchError, BatchOp, MapFd, MapInfo};
 
 /// Octets of keys and values in one batch: large enough that a system call costs nothing, small enough to stay in cache.
@@ -64,7 +65,20 @@ impl Host {
     /// # Errors
     /// [`Error::NoMap`], [`Error::Permission`].
     pub fn chain_map(&self, ifname: &str, name: &str) -> Result<Map> {
-        self.open_map(ifname, &MapOwner::Chain, name)
+        // The pin of a map that each generation has of its own is known by the manifest.
+        let current = self.store().current(ifname)?;
+        let record = current.as_ref().and_then(|manifest| {
+            manifest.maps.iter().find(|record| record.module.is_none() && record.name == name)
+        });
+        match record {
+            Some(record) => self.open_record(ifname, record),
+            None => self.open_map(ifname, &MapOwner::Chain, name),
+        }
+    }
+
+    /// Opens a map that a generation on `ifname` uses.
+    pub(crate) fn open_record(&self, ifname: &str, record: &MapRecord) -> Result<Map> {
+        self.open_map(ifname, &record.owner(), &record.pin())
     }
 
     pub(crate) fn open_map(&self, ifname: &str, owner: &MapOwner, name: &str) -> Result<Map> {

@@ -140,6 +140,11 @@ impl NetnsPlaces {
         self.pins.join("modules")
     }
 
+    /// The pin of a map that a generation on an interface uses.
+    pub(crate) fn record(&self, ifname: &str, record: &crate::manifest::MapRecord) -> PathBuf {
+        self.map(ifname, &record.owner(), &record.pin())
+    }
+
     /// The pin of a map.
     pub fn map(&self, ifname: &str, owner: &xdpchain_compose::MapOwner, name: &str) -> PathBuf {
         match owner {

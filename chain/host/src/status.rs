@@ -77,9 +77,12 @@ impl Host {
         let mut maps = Vec::new();
         let mut counters = None;
         let mut problems = problems(&manifest, interface.as_ref(), link.as_ref());
+        if let Some(link) = &link {
+            problems.extend(self.differences(&manifest, link)?);
+        }
         for record in &manifest.maps {
             let owner = record.owner();
-            match self.open_map(ifname, &owner, &record.name) {
+            match self.open_record(ifname, record) {
                 Ok(map) => {
                     let memory = map.memory()?;
                     maps.push(MapStatus {
@@ -92,6 +95,7 @@ impl Host {
                         counters = Some(map);
                     }
                 }
+                Err(Error::NoMap { .. }) if record.generation.is_some() => {}
                 Err(Error::NoMap { .. }) => {
                     problems.push(format!("the pin of map `{}` is gone", record.name))
                 }
@@ -118,12 +122,6 @@ fn problems(manifest: &Manifest, interface: Option<&Interface>, link: Option<&Pi
         Some(link) => {
             if link.ifindex().is_none() {
                 found.push("the link was detached".to_owned());
-            }
-            if link.info.prog_id != manifest.program.id {
-                found.push(format!(
-                    "the link runs program {}, and the manifest says {}",
-                    link.info.prog_id, manifest.program.id
-                ));
             }
         }
     }

@@ -32,6 +32,8 @@ pub struct Refusal {
     pub tail: Vec<String>,
     /// What was wrong with the BTF, when the kernel did not take that either.
     pub btf: Option<String>,
+    /// Whether the program is too large for the verifier or the stack, so that smaller ones might be taken.
+    pub too_large: bool,
 }
 
 /// A line of source code.
@@ -93,6 +95,7 @@ impl Refusal {
         });
         Self {
             program: program.name.clone(),
+            too_large: cause.is_some_and(|cause| cause == TOO_LARGE || cause == TOO_DEEP),
             error,
             module: insn.and_then(|insn| origin(program, insn)),
             insn,
@@ -200,6 +203,9 @@ fn message(messages: &[&str], error: &io::Error) -> (Option<String>, Option<&'st
 const TOO_LARGE: &str = "the verifier gave up after a million instructions: unbounded or nested loops, or too many \
                          branches that it must follow one by one; bound the loops, or take a slot out of the chain";
 
+const TOO_DEEP: &str = "the stack is limited to 512 octets for the chain, subprograms called included, and to 256 before \
+                        a call that tail calls; move large local variables into a per-CPU map";
+
 /// What the verifier says, and what that usually means. The first that fits counts.
 const CAUSES: &[(&[&str], &str)] = &[
     (
@@ -207,10 +213,12 @@ const CAUSES: &[(&[&str], &str)] = &[
             "combined stack size",
             "invalid stack off=",
             "invalid write to stack R10 off=-5",
+            "invalid write to stack R10 off=-6",
+            "tail_calls are not allowed when call stack",
             "stack depth",
             "exceeds stack",
         ],
-        "the stack is limited to 512 octets for the chain, subprograms called included; move large local variables into a per-CPU map",
+        TOO_DEEP,
     ),
     (&["BPF program is too large", "too many insns", "The sequence of", "program too large"], TOO_LARGE),
     (

@@ -3,10 +3,9 @@
 use serde::Serialize;
 use xdpchain_compose::object::Object;
 use xdpchain_host::{
-    BoxError, ChainState, Change, Composed, Desired, Host, Interface, Manifest, ModuleState, Objects,
-    Recovered,
+    BoxError, ChainState, Change, Desired, Host, Interface, Manifest, ModuleState, Objects, Recovered,
 };
-use xdpchain_spec::{Engine, MapRef, Mode, ModuleSpec, ObjectRef, Place, SlotSpec};
+use xdpchain_spec::{MapRef, Mode, ModuleSpec, ObjectRef, Place, SlotSpec};
 
 use crate::args::{Add, Common};
 use crate::assemble;
@@ -29,6 +28,8 @@ struct Changed<'a> {
     mode_reason: Option<&'a str>,
     program_id: u32,
     program: &'a str,
+    /// Programs that the chain is made of.
+    programs: usize,
     slots: Vec<&'a str>,
     verified_instructions: u32,
     dry_run: bool,
@@ -48,7 +49,7 @@ pub(crate) fn attach(
     chain.mode = mode.unwrap_or(chain.mode);
     let (state, objects) = assemble::chain_state(&config, &chain).map_err(|error| error.in_file(&file))?;
     // What is wrong with the objects is told to everybody, not only to those who may attach.
-    assemble::compose(&state, &objects).map_err(|error| error.in_file(&file))?;
+    assemble::compose(&state, &objects, None).map_err(|error| error.in_file(&file))?;
     let change =
         apply(iface, &mut |_| Ok(Desired { state: state.clone(), objects: objects.clone(), dry_run }))
             .map_err(|error| error.in_file(&file))?;
@@ -231,10 +232,10 @@ fn edit(
 fn apply(iface: &str, desired: &mut dyn FnMut(Option<&Manifest>) -> Result<Desired>) -> Result<Change> {
     let boxed = |error: Error| -> BoxError { Box::new(error) };
     let host = Host::open()?;
-    let change = host.change(iface, &mut |before| desired(before).map_err(boxed), &|state, objects| {
-        let image = assemble::compose(state, objects).map_err(boxed)?;
-        Ok(Composed { image, engine: Engine::Fused, engine_reason: None })
-    })?;
+    let change =
+        host.change(iface, &mut |before| desired(before).map_err(boxed), &|state, objects, refused| {
+            assemble::compose(state, objects, refused).map_err(boxed)
+        })?;
     Ok(change)
 }
 
@@ -252,6 +253,8 @@ fn absolute(object: &ObjectRef) -> Result<ObjectRef> {
 /// Tells people on stderr, and programs on stdout.
 fn print(out: Output, change: &Change, done: &str) -> Result<u8> {
     let after = &change.after;
+    // Only attaching tells what the driver takes.
+    let untried = change.dry_run && change.before.is_none();
     let changed = Changed {
         interface: &after.ifname,
         chain: &after.state.chain.name,
@@ -259,10 +262,11 @@ fn print(out: Output, change: &Change, done: &str) -> Result<u8> {
         before: change.before.as_ref().map(|before| before.generation),
         engine: after.engine.name(),
         engine_reason: after.engine_reason.as_deref(),
-        mode: after.mode.name(),
+        mode: if untried { after.state.chain.mode.name() } else { after.mode.name() },
         mode_reason: after.mode_reason.as_deref(),
         program_id: after.program.id,
         program: &after.program.name,
+        programs: 1 + after.others.len(),
         slots: after.state.chain.slots.iter().map(|slot| slot.name.as_str()).collect(),
         verified_instructions: change.verified_insns,
         dry_run: change.dry_run,
@@ -281,6 +285,9 @@ fn print(out: Output, change: &Change, done: &str) -> Result<u8> {
         && let Some(reason) = changed.mode_reason
     {
         eprintln!("note: not in native mode: {reason}");
+    }
+    if let Some(reason) = changed.engine_reason {
+        eprintln!("note: engine {}: {reason}", changed.engine);
     }
     out.print("Change", &changed, |_| ())?;
     Ok(exit::DONE)

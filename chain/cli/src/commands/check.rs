@@ -123,7 +123,7 @@ fn all_verified(checked: &Checked) -> bool {
 fn check_chain(config: &Config, chain: &ChainSpec) -> Result<CheckedChain> {
     config::supported(chain)?;
     let (state, objects) = assemble::chain_state(config, chain)?;
-    let composed = verify(&assemble::compose(&state, &objects)?)?;
+    let composed = verify(&assemble::compose(&state, &objects, None)?.image)?;
     Ok(CheckedChain {
         chain: chain.name.clone(),
         interfaces: chain.interfaces.clone(),
@@ -190,7 +190,7 @@ fn compose_alone(object: &ObjectRef, program: Option<&str>) -> Result<Composed> 
     let module = ModuleSpec { program: program.map(str::to_owned), ..ModuleSpec::new(object.clone()) };
     let config = Config { modules: [(name, module)].into_iter().collect(), ..Config::default() };
     let (state, objects) = assemble::chain_state(&config, &chain)?;
-    verify(&assemble::compose(&state, &objects)?)
+    verify(&assemble::compose(&state, &objects, None)?.image)
 }
 
 /// Has the kernel verify the program; one that this user may not ask is no failure.

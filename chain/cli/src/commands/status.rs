@@ -9,8 +9,8 @@ use serde::Serialize;
 use xdpchain_abi::{Fate, REASON_MAP, Reason};
 use xdpchain_compose::object::Object;
 use xdpchain_compose::{MapOwner, proceed_on};
-use xdpchain_host::{ChainStatus, Count, Host, ModuleState, SlotExits};
-use xdpchain_spec::{Place, SlotSpec, Verdict, VerdictSet};
+use xdpchain_host::{ChainStatus, Count, Host, Manifest, ModuleState, SlotExits};
+use xdpchain_spec::{Engine, Place, SlotSpec, Verdict, VerdictSet};
 
 use crate::error::{Result, exit};
 use crate::output::{Output, Page, grouped, octets};
@@ -34,6 +34,8 @@ struct Status {
     mode: &'static str,
     mode_reason: Option<String>,
     program: ProgramStatus,
+    /// Programs that the chain is made of.
+    programs: usize,
     default: &'static str,
     /// Everything that went through the chain since it was attached.
     total: Counted,
@@ -74,6 +76,8 @@ struct SlotStatus {
     /// None for an observer, and when the object is not there to be asked.
     proceed_on: Option<VerdictSet>,
     on_unknown: Verdict,
+    /// The kernel's number of the slot's own program, when each slot has one.
+    program: Option<u32>,
     /// Packets that came to its place in the chain.
     reached: u64,
     /// Packets whose chain ended here, by verdict.
@@ -152,6 +156,7 @@ fn status(host: &Host, chain: &ChainStatus) -> Result<Status> {
             observer: slot.observer,
             proceed_on: if slot.observer { None } else { effective(host, slot, module) },
             on_unknown: slot.on_unknown,
+            program: program_of(manifest, &slot.name),
             reached: exits.reached,
             ended: Verdict::ALL
                 .into_iter()
@@ -184,6 +189,7 @@ fn status(host: &Host, chain: &ChainStatus) -> Result<Status> {
             native_octets: chain.program.as_ref().map(|program| program.jited_len),
             verified_instructions: chain.program.as_ref().map(|program| program.verified_insns),
         },
+        programs: 1 + manifest.others.len(),
         default: state.chain.default.name(),
         total: counted(chain.exits.total),
         slots: slots.collect(),
@@ -191,6 +197,18 @@ fn status(host: &Host, chain: &ChainStatus) -> Result<Status> {
         reasons: reasons(host, chain)?,
         problems: chain.problems.clone(),
     })
+}
+
+/// The program of a slot, when each has one: they stand in the program array in the order in which they run.
+fn program_of(manifest: &Manifest, slot: &str) -> Option<u32> {
+    if manifest.engine != Engine::Tail {
+        return None;
+    }
+    let chain = &manifest.state.chain;
+    match chain.in_order().chain(chain.at_exit()).position(|other| other.name == slot)? {
+        0 => Some(manifest.program.id),
+        index => manifest.others.iter().find(|p| p.entry == Some(index as u32)).map(|program| program.id),
+    }
 }
 
 /// What the slot proceeds on: what was said of it, else what the object that runs says.
@@ -244,7 +262,7 @@ fn reasons(host: &Host, chain: &ChainStatus) -> Result<Vec<ReasonCount>> {
 
 fn show(page: &mut Page, status: &Status, wide: bool) {
     page.line(format!(
-        "{}: chain {}, generation {}, {}, {}, program {} ({})",
+        "{}: chain {}, generation {}, {}, {}, program {} ({}){}",
         status.interface,
         status.chain,
         status.generation,
@@ -252,9 +270,9 @@ fn show(page: &mut Page, status: &Status, wide: bool) {
         status.mode,
         status.program.id,
         status.program.name,
+        if status.programs > 1 { format!(" and {} more", status.programs - 1) } else { String::new() },
     ));
-    let notes =
-        [("not in native mode", &status.mode_reason), ("not by the first engine", &status.engine_reason)];
+    let notes = [("not in native mode", &status.mode_reason), ("not in one program", &status.engine_reason)];
     for (what, reason) in notes {
         if let Some(reason) = reason {
             page.line(format!("  {what}: {reason}"));
@@ -263,7 +281,7 @@ fn show(page: &mut Page, status: &Status, wide: bool) {
     page.line("");
     let mut headings = vec!["SLOT", "MODULE", "OBJECT"];
     if wide {
-        headings.extend(["DIGEST", "ON UNKNOWN"]);
+        headings.extend(["DIGEST", "PROGRAM", "ON UNKNOWN"]);
     }
     headings.push("PROCEED ON");
     headings.extend([">REACHED", ">ABORTED", ">DROP", ">PASS", ">TX", ">REDIRECT", ">UNKNOWN", ">BYTES"]);
@@ -312,7 +330,8 @@ fn slot_row(slot: &SlotStatus, wide: bool) -> Vec<String> {
     };
     let mut row = vec![slot.slot.clone(), slot.module.clone(), object];
     if wide {
-        row.extend([slot.digest.clone(), slot.on_unknown.to_string()]);
+        let program = slot.program.map_or_else(|| "-".to_owned(), |id| id.to_string());
+        row.extend([slot.digest.clone(), program, slot.on_unknown.to_string()]);
     }
     row.push(match (slot.at, slot.observer, slot.proceed_on) {
         (Place::Exit, _, _) => "at exit".to_owned(),
@@ -341,6 +360,7 @@ mod tests {
             observer: false,
             proceed_on: Some(VerdictSet::only(Verdict::Pass)),
             on_unknown: Verdict::Aborted,
+            program: None,
             reached: 1000,
             ended: Verdict::ALL.into_iter().map(|verdict| (verdict, Counted::default())).collect(),
             unknown: 0,
@@ -350,7 +370,7 @@ mod tests {
             serde_json::to_string(&slot).unwrap(),
             r#"{"slot":"acl","module":"acl","object":"/opt/acl.o","digest":"0123456789ab","at":"order","observer":false,"#
                 .to_owned()
-                + r#""proceedOn":["pass"],"onUnknown":"aborted","reached":1000,"ended":{"aborted":{"packets":0,"bytes":0},"#
+                + r#""proceedOn":["pass"],"onUnknown":"aborted","program":null,"reached":1000,"ended":{"aborted":{"packets":0,"bytes":0},"#
                 + r#""drop":{"packets":0,"bytes":0},"pass":{"packets":0,"bytes":0},"tx":{"packets":0,"bytes":0},"#
                 + r#""redirect":{"packets":0,"bytes":0}},"unknown":0,"bytes":0}"#
         );
