@@ -51,7 +51,7 @@ fn compose_counting(chain: &Chain<'_>, count: Count) -> Result<Image, ComposeErr
     let license = linker.license();
     let (maps, mut btf) = linker.finish();
     let program = parts.encode(&mut btf, license);
-    Ok(Image { programs: vec![program], maps, fills: Vec::new(), btf })
+    Ok(Image { programs: vec![program], maps, fills: Vec::new(), btf, chain_calls: Vec::new() })
 }
 
 /// Makes a program of a module alone, without any code of a chain's: what its author's loader would load.
@@ -81,7 +81,7 @@ pub fn compose_bare(module: &Module<'_>) -> Result<Image, ComposeError> {
     let license = linker.license();
     let (maps, mut btf) = linker.finish();
     let program = parts.encode(&mut btf, license);
-    Ok(Image { programs: vec![program], maps, fills: Vec::new(), btf })
+    Ok(Image { programs: vec![program], maps, fills: Vec::new(), btf, chain_calls: Vec::new() })
 }
 
 /// The kernel keeps 15 octets of a program's name, of letters, digits, `_` and `.`.
