@@ -18,6 +18,7 @@ use crate::btf::{Btf, BtfExt, Linkage, Type};
 use crate::insn::{call, code, pseudo};
 
 pub(super) type Elf<'a> = ElfFile<'a, FileHeader64<LittleEndian>>;
+pub(super) type ElfSection<'a> = object::read::elf::ElfSection64<'a, 'a, LittleEndian>;
 
 /// Relocation types of the BPF psABI (LLVM, `llvm/BinaryFormat/ELFRelocs/BPF.def`).
 const R_BPF_64_64: u32 = 1;

@@ -7,14 +7,14 @@ use object::{
     SymbolKind,
 };
 
-use super::elf::Elf;
+use super::elf::{Elf, ElfSection};
 use super::{ObjectError, RunConfig};
 use crate::btf::{Btf, BtfMapDef, Kind, Type, TypeId};
 use crate::{Initial, InitialData, MapDef};
 
 /// Section of map definitions in BTF.
 const MAPS: &str = ".maps";
-/// Section of `struct bpf_map_def`s, which carry no types.
+/// Section of `struct bpf_map_def`s, which carry no types; some loaders want one for each map, with its name behind.
 const LEGACY_MAPS: &str = "maps";
 /// Section of libxdp's run configurations.
 const RUN_CONFIG: &str = ".xdp_run_config";
@@ -126,7 +126,17 @@ impl MapTable {
     }
 
     fn read_legacy_maps(&mut self, elf: &Elf<'_>) -> Result<(), ObjectError> {
-        let Some(section) = elf.section_by_name(LEGACY_MAPS) else { return Ok(()) };
+        for section in elf.sections() {
+            let name = section.name().map_err(ObjectError::damaged)?;
+            if name == LEGACY_MAPS || name.strip_prefix(LEGACY_MAPS).is_some_and(|rest| rest.starts_with('/'))
+            {
+                self.read_legacy_section(elf, &section)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_legacy_section(&mut self, elf: &Elf<'_>, section: &ElfSection<'_>) -> Result<(), ObjectError> {
         let data = section.data().map_err(ObjectError::damaged)?;
         let symbols = elf
             .symbols()
