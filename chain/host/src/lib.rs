@@ -10,6 +10,7 @@ mod collect;
 pub mod cpus;
 mod error;
 mod exits;
+mod features;
 mod host;
 mod interface;
 mod kernel;

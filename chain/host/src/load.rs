@@ -9,11 +9,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use aya_obj::generated::{
     BPF_F_RDONLY_PROG, BPF_F_XDP_HAS_FRAGS, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_map_type,
 };
-use xdpchain_compose::btf::Features;
 use xdpchain_compose::{DebugInfo, Image, Initial, MapDef, MapUse, ProgramDebugInfo, ProgramImage, Target};
 
 use crate::cpus;
 use crate::error::{Error, Result};
+use crate::features;
 use crate::sys::{self, MapCreate, MapFd, MapInfo, ProgInfo, ProgLoad};
 use crate::verifier::Refusal;
 
@@ -173,7 +173,7 @@ pub(crate) fn load_new(
     kept: &[Option<u32>],
 ) -> Result<Loaded> {
     sys::raise_memlock();
-    let debug = image.debug_info(Features::ALL);
+    let debug = image.debug_info(features::btf());
     let (btf, btf_note) = load_btf(image, &debug)?;
     let btf = btf.as_ref().map(AsFd::as_fd);
     let mut maps = Vec::with_capacity(image.maps.len());
