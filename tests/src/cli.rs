@@ -167,5 +167,7 @@ pub mod object {
         REFUSED = "refused.o";
         /// The verifier takes it once, but not twice in one program.
         HEAVY = "heavy.o";
+        /// Tail calls programs of its own.
+        JUMPS = "jumps.o";
     }
 }

@@ -85,15 +85,40 @@ pub enum ComposeError {
         /// What to do.
         help: &'static str,
     },
-    /// Programs for packets in several buffers and others in one chain of programs.
+    /// Programs for a map that holds none.
     #[error(
-        "slot `{slot}` and slot `{first}` differ in `xdp.frags`, and programs that tail call each other must not\nhelp: build both with section `xdp.frags`, or neither; the fused engine takes them together"
+        "map `{map}` of module `{module}` is no program array\nhelp: remove it from `programs:`; `xdpchain check OBJECT` lists the maps of an object"
     )]
-    MixedFrags {
-        /// The slot that differs from the first.
-        slot: String,
-        /// The first slot.
-        first: String,
+    NotProgramArray {
+        /// The module.
+        module: String,
+        /// The map.
+        map: String,
+    },
+    /// A program for an entry that an array does not have.
+    #[error(
+        "program array `{map}` of module `{module}` has entries 0 to {}, and none number {index}\nhelp: choose another entry, or give the array more of them by `max_entries` under `maps:`",
+        max_entries.saturating_sub(1)
+    )]
+    NoEntry {
+        /// The module.
+        module: String,
+        /// The map.
+        map: String,
+        /// The entry.
+        index: u32,
+        /// How many there are.
+        max_entries: u32,
+    },
+    /// A program array of a module that does not run in the chain itself.
+    #[error(
+        "program array `{map}` holds programs of module `{module}`, which is in no slot of the chain\nhelp: put `{module}` into a slot, or let the importing module have an array of its own"
+    )]
+    ArrayOfAnother {
+        /// The module that owns it.
+        module: String,
+        /// The map.
+        map: String,
     },
     /// What libxdp's dispatcher cannot do.
     #[error("{place} cannot be run by libxdp's dispatcher: {what}\nhelp: {help}")]

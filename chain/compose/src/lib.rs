@@ -15,6 +15,7 @@ pub mod libxdp;
 mod link;
 pub mod object;
 pub mod tail;
+mod targets;
 
 pub use chain::{
     Chain, EXIT_COLUMNS, EXIT_MAP, EXIT_ROWS, EXIT_UNKNOWN, EXIT_VALUE, MAX_SLOTS, Module, Slot, proceed_on,

@@ -13,7 +13,7 @@ use crate::object::Function;
 use crate::{ComposeError, Initial, MapDef, MapOwner, MapUse};
 
 /// `BPF_MAP_TYPE_PROG_ARRAY`.
-const PROG_ARRAY: u32 = 3;
+pub(crate) const PROG_ARRAY: u32 = 3;
 /// `BPF_MAP_TYPE_PERCPU_ARRAY`.
 const PERCPU_ARRAY: u32 = 6;
 
@@ -29,6 +29,8 @@ pub(crate) struct Linker<'a> {
     pending: VecDeque<(usize, usize, (u32, Initial))>,
     exits: usize,
     context: Option<usize>,
+    /// Whether every slot's program takes packets in several buffers.
+    frags: bool,
 }
 
 impl<'a> Linker<'a> {
@@ -60,6 +62,7 @@ impl<'a> Linker<'a> {
             pending: VecDeque::new(),
             exits: 0,
             context: None,
+            frags: takes_frags(chain),
         };
         linker.check_names()?;
         let used = linker.modules_of_slots(chain);
@@ -101,6 +104,16 @@ impl<'a> Linker<'a> {
     /// Index of the packet context in the image, when some module takes part in it.
     pub(crate) fn context_map(&self) -> Option<usize> {
         self.context
+    }
+
+    /// A map of the image, so far.
+    pub(crate) fn map(&self, index: usize) -> &MapUse {
+        &self.maps[index]
+    }
+
+    /// Whether the chain takes packets in several buffers.
+    pub(crate) fn frags(&self) -> bool {
+        self.frags
     }
 
     /// Adds a program array of the chain's, and returns its index.
@@ -145,9 +158,22 @@ impl<'a> Linker<'a> {
     /// Overrides and imports of maps that do not exist are mistakes, not wishes.
     fn check_names(&self) -> Result<(), ComposeError> {
         for module in &self.modules {
-            for map in module.spec.maps.keys().chain(module.spec.imports.keys()) {
+            let named = module.spec.maps.keys().chain(module.spec.imports.keys());
+            for map in named.chain(module.spec.programs.keys()) {
                 if module.object.maps.iter().all(|m| m.name != *map) {
                     return Err(no_map(module, map));
+                }
+            }
+            for (map, programs) in &module.spec.programs {
+                let index = module.object.maps.iter().position(|m| m.name == *map).unwrap_or_default();
+                let def = self.definition(self.module_index(module.name).unwrap_or_default(), index);
+                let (module, map) = (module.name.to_owned(), map.clone());
+                if def.map_type != PROG_ARRAY {
+                    return Err(ComposeError::NotProgramArray { module, map });
+                }
+                if let Some(index) = programs.keys().copied().find(|index| *index >= def.max_entries) {
+                    let max_entries = def.max_entries;
+                    return Err(ComposeError::NoEntry { module, map, index, max_entries });
                 }
             }
         }
@@ -236,6 +262,21 @@ impl<'a> Linker<'a> {
             // Constants and variables belong to one build of a module; another build must not find them.
             def.name = format!("{}.{}", def.name, given.digest);
         }
+        if def.map_type == PROG_ARRAY {
+            let programs = given.spec.programs.get(&def.name);
+            for (index, program) in programs.into_iter().flatten() {
+                def.values.retain(|(other, _)| other != index);
+                def.values.push((*index, Initial::Program(program.clone())));
+            }
+            def.values.sort_by_key(|(index, _)| *index);
+            if !def.values.is_empty() {
+                // So do the programs that it holds; and all programs that an array holds take packets in several
+                // buffers, or none.
+                let frags = if self.frags { ".frags" } else { "" };
+                let chosen = programs.map(|_| format!(".{:08x}", digest(&def.values))).unwrap_or_default();
+                def.name = format!("{}.{}{chosen}{frags}", def.name, given.digest);
+            }
+        }
         shift_types(&mut def, self.shifts[module]);
         def
     }
@@ -309,6 +350,20 @@ impl<'a> Linker<'a> {
         }
         Ok(())
     }
+}
+
+/// Tells lists of programs apart: FNV-1a.
+fn digest(values: &[(u32, Initial)]) -> u32 {
+    let text = format!("{values:?}");
+    text.bytes().fold(0x811c_9dc5, |hash, octet| (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193))
+}
+
+fn takes_frags(chain: &Chain<'_>) -> bool {
+    chain.slots.iter().all(|slot| {
+        let module = chain.modules.iter().find(|module| module.name == slot.spec.module);
+        let program = module.and_then(|m| m.object.xdp_program(m.spec.program.as_deref()).ok());
+        program.is_some_and(|program| program.frags)
+    })
 }
 
 fn no_map(module: &Module<'_>, map: &str) -> ComposeError {

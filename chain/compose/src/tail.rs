@@ -12,7 +12,8 @@ use crate::fused::plan::{Course, Planned};
 use crate::fused::program_name;
 use crate::insn::code;
 use crate::link::Linker;
-use crate::{ComposeError, Fill, Image};
+use crate::targets::Targets;
+use crate::{ComposeError, Fill, Image, ProgramImage};
 
 /// Name of the program array with the slots' programs.
 pub const SLOTS_MAP: &str = "xdpchain_slots";
@@ -34,21 +35,25 @@ pub fn compose(chain: &Chain<'_>) -> Result<Image, ComposeError> {
     if slots.len() > SLOTS {
         return Err(ComposeError::TooManySlots { slots: slots.len(), limit: SLOTS as u32 });
     }
-    let mixed = slots.iter().find(|s| s.program.frags != slots[0].program.frags);
-    if let Some(odd) = mixed {
-        return Err(ComposeError::MixedFrags { slot: odd.name.to_owned(), first: slots[0].name.to_owned() });
-    }
     let glue = Glue::new(chain, &linker, Keep::Map(state), Count::Exits);
     let course = Course::of(chain.default, &slots);
     let mut parts = Vec::with_capacity(slots.len());
     for index in 0..slots.len() {
         parts.push(slot_program(&glue, course, array, &slots, index)?);
     }
-    let fills = (1..slots.len()).map(|i| Fill { map: array, index: i as u32, program: i }).collect();
+    for parts in &mut parts {
+        // Programs that tail call each other agree on whether packets may be in several buffers.
+        parts.frags = linker.frags();
+    }
+    let targets = Targets::of(chain, &linker, &glue, &slots, slots.len())?;
+    let mut fills: Vec<Fill> =
+        (1..slots.len()).map(|i| Fill { map: array, index: i as u32, program: i }).collect();
+    fills.extend(&targets.fills);
     let licenses: Vec<String> = slots.iter().map(|s| linker.license_of(s.module)).collect();
     let (maps, mut btf) = linker.finish();
-    let programs =
+    let mut programs: Vec<ProgramImage> =
         parts.into_iter().zip(licenses).map(|(parts, license)| parts.encode(&mut btf, license)).collect();
+    programs.extend(targets.encode(&mut btf));
     Ok(Image { programs, maps, fills, btf, chain_calls: Vec::new() })
 }
 

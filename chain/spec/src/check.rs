@@ -45,6 +45,7 @@ pub(crate) fn modules(modules: &IndexMap<String, ModuleSpec>, root: &Node) -> Ch
             known_module(&import.module, modules, root, &at)?;
         }
     }
+    program_arrays(modules, root)?;
     match import_cycle(modules) {
         None => Ok(()),
         Some((circle, map)) => {
@@ -53,6 +54,30 @@ pub(crate) fn modules(modules: &IndexMap<String, ModuleSpec>, root: &Node) -> Ch
             Err((Problem::ImportCycle { circle }, spot))
         }
     }
+}
+
+fn program_arrays(modules: &IndexMap<String, ModuleSpec>, root: &Node) -> Checked<()> {
+    for (name, module) in modules {
+        for (map, programs) in &module.programs {
+            let at = steps!["modules", name.as_str(), "programs", map.as_str()];
+            valid_map(map, root, &at)?;
+            if let Some(import) = module.imports.get(map) {
+                let (module, map, owner) = (name.clone(), map.clone(), import.module.clone());
+                return Err((Problem::FilledImport { module, map, owner }, root.key_spot(&at)));
+            }
+            for (index, program) in programs {
+                if program.is_empty() {
+                    let index = index.to_string();
+                    let at = steps!["modules", name.as_str(), "programs", map.as_str(), index.as_str()];
+                    let message = format!("entry {index} of `{map}` has no program");
+                    let help = "write the name of a program of the module's object".to_owned();
+                    let problem = Problem::BadValue { message, path: String::new(), help };
+                    return Err((problem, root.value_spot(&at)));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The first circle of imports, its first module also last, with the map that the first module imports on it.

@@ -200,6 +200,16 @@ pub enum Problem {
         /// The module that owns the map.
         owner: String,
     },
+    /// Programs for a program array that another module owns.
+    #[error("program array `{map}` of module `{module}` is imported, so it holds what its owner puts there")]
+    FilledImport {
+        /// The module.
+        module: String,
+        /// The map.
+        map: String,
+        /// The module that owns the map.
+        owner: String,
+    },
     /// A map of no entries.
     #[error("map `{map}` of module `{module}` cannot have 0 entries")]
     NoEntries {
@@ -308,6 +318,9 @@ impl Problem {
                 format!(
                     "set the size where the map is: under `maps:` of module `{owner}`; remove `{map}` here"
                 )
+            }
+            Self::FilledImport { map, owner, .. } => {
+                format!("name programs of `{owner}` under its own `programs:`; remove `{map}` here")
             }
             Self::NoEntries { .. } => {
                 "give at least 1, or remove the line to keep the object's size".to_owned()

@@ -43,12 +43,22 @@ pub struct ModuleSpec {
     pub maps: IndexMap<String, MapOverride>,
     /// Maps that are not the module's own, by the name that the object gives them.
     pub imports: IndexMap<String, MapRef>,
+    /// What program arrays of the object hold, beside what the object says: by the array's name, by entry, the name of
+    /// a program of the same object.
+    #[serde(default)]
+    pub programs: IndexMap<String, IndexMap<u32, String>>,
 }
 
 impl ModuleSpec {
     /// A module that takes everything as `object` has it.
     pub fn new(object: ObjectRef) -> Self {
-        Self { object, program: None, maps: IndexMap::new(), imports: IndexMap::new() }
+        Self {
+            object,
+            program: None,
+            maps: IndexMap::new(),
+            imports: IndexMap::new(),
+            programs: IndexMap::new(),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use crate::error::{Problem, SpecError};
@@ -25,15 +26,50 @@ pub(crate) struct RawConfig {
     sources: IndexMap<String, SourceSpec>,
 }
 
+/// `module: OBJECT` or `module: { object: OBJECT, … }`.
+struct RawModule(ModuleOptions);
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawModule {
+struct ModuleOptions {
     object: ObjectRef,
     program: Option<String>,
     #[serde(default)]
     maps: IndexMap<String, MapOverride>,
     #[serde(default)]
     imports: IndexMap<String, MapRef>,
+    #[serde(default)]
+    programs: IndexMap<String, IndexMap<u32, String>>,
+}
+
+impl<'de> Deserialize<'de> for RawModule {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Module;
+
+        impl<'de> Visitor<'de> for Module {
+            type Value = RawModule;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object, alone or with options: `builtin:acl` or `{ object: ./acl.o }`")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, object: &str) -> Result<RawModule, E> {
+                Ok(RawModule(ModuleOptions {
+                    object: object.parse().map_err(E::custom)?,
+                    program: None,
+                    maps: IndexMap::new(),
+                    imports: IndexMap::new(),
+                    programs: IndexMap::new(),
+                }))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawModule, A::Error> {
+                ModuleOptions::deserialize(MapAccessDeserializer::new(map)).map(RawModule)
+            }
+        }
+
+        deserializer.deserialize_any(Module)
+    }
 }
 
 #[derive(Deserialize)]
@@ -221,13 +257,13 @@ fn mismatch(message: &str) -> Option<(String, String)> {
 fn meaning(raw: RawConfig, root: &Node, folder: &Path) -> Result<Config, (Problem, Spot)> {
     let RawConfig { modules: raw_modules, chains: raw_chains, sources, .. } = raw;
     let mut modules = IndexMap::new();
-    for (name, raw) in raw_modules {
+    for (name, RawModule(raw)) in raw_modules {
         let object = match raw.object {
             ObjectRef::File(path) => ObjectRef::File(relative_to(folder, path)),
             builtin => builtin,
         };
-        let RawModule { program, maps, imports, .. } = raw;
-        modules.insert(name, ModuleSpec { object, program, maps, imports });
+        let ModuleOptions { program, maps, imports, programs, .. } = raw;
+        modules.insert(name, ModuleSpec { object, program, maps, imports, programs });
     }
     check::modules(&modules, root)?;
     check::sources(&sources, &modules, root)?;

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use proptest::prelude::*;
-use xdpchain_spec::{ChainDefault, Config, Engine, Mode, ObjectRef, Place, SlotSpec, Verdict, VerdictSet};
+use xdpchain_spec::{
+    ChainDefault, Config, Engine, Mode, ModuleSpec, ObjectRef, Place, SlotSpec, Verdict, VerdictSet,
+};
 
 /// The example at the top of the repository.
 const EXAMPLE: &str = include_str!("../../../chains.yaml");
@@ -151,4 +153,18 @@ proptest! {
         text.replace_range(at..end, &put);
         answered(&text);
     }
+}
+
+#[test]
+fn a_module_may_be_its_object_alone_and_say_what_its_program_arrays_hold() {
+    let config = parse(
+        "version: 1\nmodules:\n  acl: \"builtin:acl\"\n  own: ./own.o\n  jumps:\n    object: ./j.o\n    \
+         programs: { table: { 0: first, 7: second } }\nchains: { edge: { slots: [acl, own, jumps] } }\n",
+    );
+    assert_eq!(config.modules["acl"], ModuleSpec::new(ObjectRef::Builtin("acl".into())));
+    assert_eq!(config.modules["own"].object, ObjectRef::File("/etc/xdpchain/own.o".into()));
+    let table = &config.modules["jumps"].programs["table"];
+    assert_eq!((table[&0].as_str(), table[&7].as_str()), ("first", "second"));
+    let json = serde_json::to_string(&config).expect("a configuration is JSON");
+    assert_eq!(serde_json::from_str::<Config>(&json).expect("what was written is read"), config);
 }

@@ -9,6 +9,7 @@ pub(crate) use crate::asm;
 use crate::chain::{Chain, Module, Slot};
 use crate::insn::code;
 use crate::link::Linker;
+use crate::targets::{self, Targets};
 use crate::{ComposeError, Image};
 use asm::{Assembler, Label};
 use debug::ProgramParts;
@@ -46,12 +47,10 @@ fn compose_counting(chain: &Chain<'_>, count: Count) -> Result<Image, ComposeErr
         name: program_name(chain.name),
         text: asm.finish()?,
         functions: starts,
-        frags: slots.iter().all(|s| s.program.frags),
+        frags: linker.frags(),
     };
-    let license = linker.license();
-    let (maps, mut btf) = linker.finish();
-    let program = parts.encode(&mut btf, license);
-    Ok(Image { programs: vec![program], maps, fills: Vec::new(), btf, chain_calls: Vec::new() })
+    let targets = Targets::of(chain, &linker, &glue, &slots, 1)?;
+    finish(parts, targets, linker)
 }
 
 /// Makes a program of a module alone, without any code of a chain's: what its author's loader would load.
@@ -67,21 +66,21 @@ pub fn compose_bare(module: &Module<'_>) -> Result<Image, ComposeError> {
         slots: vec![Slot { spec: &spec, row: 0 }],
     };
     let linker = Linker::new(&chain)?;
-    let mut slots = Planned::all(&chain, &linker)?;
-    let mut slot = slots.remove(0);
-    slot.called = true;
-    let mut asm = Assembler::default();
-    let functions = slot.functions(&mut asm);
+    let slots = Planned::all(&chain, &linker)?;
     let glue = Glue::new(&chain, &linker, Keep::Stack, Count::Nothing);
-    // The main body comes first, where the program starts.
-    let starts = glue.functions(&mut asm, &slot, &functions)?.split_off(1);
-    let frags = slot.program.frags;
-    let parts =
-        ProgramParts { name: program_name(module.name), text: asm.finish()?, functions: starts, frags };
+    let parts = targets::make(&chain, &linker, &glue, slots[0].module, slots[0].program)?;
+    let targets = Targets::of(&chain, &linker, &glue, &slots, 1)?;
+    finish(parts, targets, linker)
+}
+
+/// One program and those that it tail calls.
+fn finish(parts: ProgramParts, targets: Targets, linker: Linker<'_>) -> Result<Image, ComposeError> {
     let license = linker.license();
     let (maps, mut btf) = linker.finish();
-    let program = parts.encode(&mut btf, license);
-    Ok(Image { programs: vec![program], maps, fills: Vec::new(), btf, chain_calls: Vec::new() })
+    let mut programs = vec![parts.encode(&mut btf, license)];
+    let fills = targets.fills.clone();
+    programs.extend(targets.encode(&mut btf));
+    Ok(Image { programs, maps, fills, btf, chain_calls: Vec::new() })
 }
 
 /// The kernel keeps 15 octets of a program's name, of letters, digits, `_` and `.`.

@@ -71,6 +71,22 @@ impl<'a> Planned<'a> {
         Ok(planned)
     }
 
+    /// A program that runs without any code of the chain's.
+    pub(crate) fn alone(chain: &Chain<'a>, module: usize, program: &'a Program) -> Self {
+        Planned {
+            name: &program.name,
+            module,
+            object: chain.modules[module].object,
+            program,
+            proceed_on: VerdictSet::EMPTY,
+            on_unknown: Verdict::Aborted,
+            observer: false,
+            at_exit: false,
+            row: 0,
+            called: true,
+        }
+    }
+
     /// The main body.
     pub(crate) fn main(&self) -> &'a Function {
         &self.object.functions[self.program.function]

@@ -178,7 +178,7 @@ modules:
         r#"chains.yaml:3:10: unknown key `objct` in `modules.acl`
  3 |   acl: { objct: "builtin:acl" }
    |          ^^^^^
-help: did you mean `object`? keys here are object, program, maps and imports
+help: did you mean `object`? keys here are object, program, maps, imports and programs
 "#,
     );
     refused(
@@ -340,12 +340,25 @@ help: expected a mapping, `key: value`
     refused(
         r#"version: 1
 modules:
-  acl: x.o
+  acl: [x.o]
 "#,
-        r#"chains.yaml:3:8: wrong type for `modules.acl`: found string "x.o"
- 3 |   acl: x.o
-   |        ^^^
-help: expected a mapping, `key: value`
+        r#"chains.yaml:3:8: wrong type for `modules.acl`: found a list
+ 3 |   acl: [x.o]
+   |        ^
+help: expected an object, alone or with options: `builtin:acl` or `{ object: ./acl.o }`
+"#,
+    );
+    refused(
+        r#"version: 1
+modules:
+  acl:
+    object: x.o
+    programs: { jumps: { first: a } }
+"#,
+        r#"chains.yaml:5:24: wrong type for `modules.acl.programs.jumps`: found string "first"
+ 5 |     programs: { jumps: { first: a } }
+   |                        ^^
+help: expected a whole number from 0 to 4294967295
 "#,
     );
     refused(

@@ -173,6 +173,18 @@ help: set the size where the map is: under `maps:` of module `b`; remove `x` her
     refused(
         r#"version: 1
 modules:
+  a: { object: a.o, imports: { x: b/x }, programs: { x: { 0: p } } }
+  b: b.o
+"#,
+        r#"chains.yaml:3:54: program array `x` of module `a` is imported, so it holds what its owner puts there
+ 3 |   a: { object: a.o, imports: { x: b/x }, programs: { x: { 0: p } } }
+   |                                                      ^
+help: name programs of `b` under its own `programs:`; remove `x` here
+"#,
+    );
+    refused(
+        r#"version: 1
+modules:
   acl:
     object: a.o
     maps: { rules: { max_entries: 0 } }
