@@ -8,7 +8,7 @@ use std::process::Command;
 
 use xdpchain_compose::btf::{Btf, Kind, Type};
 use xdpchain_compose::object::{Kernel, Object, ProgramKind};
-use xdpchain_compose::{Chain, Image, MapOwner, Module, Slot, fused};
+use xdpchain_compose::{Chain, ComposeError, Image, MapOwner, Module, Slot, fused, tail};
 use xdpchain_host::RunningKernel;
 use xdpchain_host::load::{Loaded, load};
 use xdpchain_host::sys::{self, MapFd, TestRun};
@@ -33,7 +33,9 @@ struct Part<'a> {
     program: &'a str,
 }
 
-fn compose(parts: &[Part<'_>]) -> Result<Image, String> {
+type Engine = fn(&Chain<'_>) -> Result<Image, ComposeError>;
+
+fn compose(engine: Engine, parts: &[Part<'_>]) -> Result<Image, String> {
     let specs: Vec<(ModuleSpec, SlotSpec)> = parts
         .iter()
         .map(|part| {
@@ -55,22 +57,42 @@ fn compose(parts: &[Part<'_>]) -> Result<Image, String> {
         modules: modules.collect(),
         slots: slots.collect(),
     };
-    fused::compose(&chain).map_err(|error| error.to_string())
+    engine(&chain).map_err(|error| error.to_string())
 }
 
-fn loaded(parts: &[Part<'_>]) -> Result<(Image, Loaded), String> {
-    let image = compose(parts)?;
+fn loaded(engine: Engine, parts: &[Part<'_>]) -> Result<(Image, Loaded), String> {
+    let image = compose(engine, parts)?;
     let loaded = load(&image, &mut |_| Ok(None)).map_err(|error| error.to_string())?;
     Ok((image, loaded))
 }
 
-/// The object's program alone, and between two modules that pass everything on.
-fn alone_and_between(object: &Object, program: &str) -> [(Image, Loaded); 2] {
+/// Whether libbpf loads the fixture on this kernel. Where it does not, the kernel lacks what the object is about.
+fn loadable(name: &str) -> bool {
+    let loadable = bpftool(&path(name)).is_some();
+    if !loadable {
+        eprintln!("skipped: libbpf does not load `{name}` on this kernel");
+    }
+    loadable
+}
+
+/// Whether this kernel has a type of this name and kind, and an enumerator of it.
+fn has_enumerator(ty: &str, enumerator: &str) -> bool {
+    let kernel = RunningKernel::new();
+    let btf = kernel.btf().expect("a kernel with types");
+    let Some(Type::Enum(e)) = btf.by_name(ty, Kind::Enum).and_then(|id| btf.get(id)) else { return false };
+    e.values.iter().any(|v| &*v.name == enumerator)
+}
+
+/// The object's program alone, and between two modules that pass everything on, by either engine.
+fn alone_and_between(object: &Object, program: &str) -> [(Image, Loaded); 3] {
     let several = linked("several.o");
     let pass = |name| Part { name, object: &several, program: "first" };
     let middle = || Part { name: "m", object, program };
-    let load = |parts: &[Part<'_>]| loaded(parts).unwrap_or_else(|error| panic!("{program}: {error}"));
-    [load(&[middle()]), load(&[pass("before"), middle(), pass("after")])]
+    let load = |engine, parts: &[Part<'_>]| {
+        loaded(engine, parts).unwrap_or_else(|error| panic!("{program}: {error}"))
+    };
+    let between = || [pass("before"), middle(), pass("after")];
+    [load(fused::compose, &[middle()]), load(fused::compose, &between()), load(tail::compose, &between())]
 }
 
 fn run(loaded: &Loaded, ifindex: u32) -> Verdict {
@@ -155,14 +177,14 @@ fn what_libbpf_loads_is_loaded_alone_and_between_others() {
             let pass = |name| Part { name, object: &several, program: "first" };
             let part = || Part { name: "m", object: &object, program: &program.name };
             for parts in [vec![part()], vec![pass("before"), part(), pass("after")]] {
-                if let Err(error) = loaded(&parts) {
+                if let Err(error) = loaded(fused::compose, &parts) {
                     panic!("{name}, program {}, {} slots: {error}", program.name, parts.len());
                 }
             }
             checked += 1;
         }
     }
-    assert!(checked > 10, "{checked}");
+    assert!(checked >= 6, "{checked}");
 }
 
 /// What libbpf says that it did to instructions: by program and instruction, the new operand, or nothing when it made the
@@ -193,7 +215,10 @@ fn patched(log: &str) -> BTreeMap<(String, usize), Option<u64>> {
 #[test]
 fn operands_are_those_that_libbpf_gives() {
     for (name, least) in [("core.o", 40), ("core_live.o", 12), ("state.o", 1)] {
-        let log = bpftool(&path(name)).unwrap_or_else(|| panic!("{name}"));
+        let Some(log) = bpftool(&path(name)) else {
+            assert_ne!(name, "core.o", "it wants nothing of the kernel but types");
+            continue;
+        };
         let object = linked(name);
         let theirs = patched(&log);
         assert!(theirs.len() >= least, "{name}: {}", theirs.len());
@@ -215,6 +240,9 @@ fn operands_are_those_that_libbpf_gives() {
 
 #[test]
 fn the_kernels_own_structures_are_read() {
+    if !loadable("core_live.o") {
+        return;
+    }
     let object = linked("core_live.o");
     let kernel = RunningKernel::new();
     let btf = kernel.btf().unwrap();
@@ -258,6 +286,9 @@ fn questions_about_types_that_no_kernel_has_are_answered_with_no() {
 
 #[test]
 fn options_are_those_of_the_running_kernel() {
+    if !loadable("config.o") {
+        return;
+    }
     let object = linked("config.o");
     let kernel = RunningKernel::new();
     let number = |name: &str| kernel.config(name).unwrap().parse::<u64>().unwrap();
@@ -278,6 +309,9 @@ fn options_are_those_of_the_running_kernel() {
 
 #[test]
 fn kernel_functions_are_called_and_missing_ones_are_done_without() {
+    if !loadable("ksyms.o") {
+        return;
+    }
     let object = linked("ksyms.o");
     let address = RunningKernel::new().symbol("bpf_prog_alloc");
     for (image, loaded) in alone_and_between(&object, "ksyms") {
@@ -301,17 +335,20 @@ fn what_is_missing_is_said_and_concerns_nobody_else() {
         ("no_symbol", "`no_symbol` needs the kernel's `xdpchain_no_such_symbol`"),
         ("no_definition", "`no_definition` uses `elsewhere`, which the object does not define"),
     ] {
-        let error = compose(&[part(program)]).unwrap_err();
+        let error = compose(fused::compose, &[part(program)]).unwrap_err();
         assert!(error.contains(words) && error.contains("\nhelp: "), "{error}");
     }
-    let error = loaded(&[part("no_field")]).unwrap_err();
+    let error = loaded(fused::compose, &[part("no_field")]).unwrap_err();
     assert!(error.contains("195896080"), "{error}");
-    let (_, loaded) = loaded(&[part("nothing_missing")]).unwrap();
+    let (_, loaded) = loaded(fused::compose, &[part("nothing_missing")]).unwrap();
     assert_eq!(run(&loaded, 0), Verdict::Tx);
 }
 
 #[test]
 fn maps_of_maps_hold_from_the_start_what_they_are_declared_with() {
+    if !loadable("values.o") {
+        return;
+    }
     let object = linked("values.o");
     for (image, loaded) in alone_and_between(&object, "values") {
         assert_eq!(run(&loaded, 0), Verdict::Pass);
@@ -322,6 +359,9 @@ fn maps_of_maps_hold_from_the_start_what_they_are_declared_with() {
 
 #[test]
 fn the_kernel_knows_the_types_of_map_values() {
+    if !loadable("state.o") {
+        return;
+    }
     let object = linked("state.o");
     for (image, loaded) in alone_and_between(&object, "state") {
         assert_eq!((run(&loaded, 0), run(&loaded, 0)), (Verdict::Tx, Verdict::Pass));
@@ -331,6 +371,11 @@ fn the_kernel_knows_the_types_of_map_values() {
 
 #[test]
 fn pointers_in_map_values_are_kept() {
+    let kernel = RunningKernel::new();
+    if kernel.btf().and_then(|btf| btf.by_name("bpf_obj_new_impl", Kind::Func)).is_none() {
+        eprintln!("skipped: this kernel has no objects of programs");
+        return;
+    }
     let mut object = linked("kptr.o");
     let btf = object.btf.as_mut().unwrap();
     let node = btf.by_name("own_node", Kind::Struct).unwrap();
@@ -346,6 +391,9 @@ fn pointers_in_map_values_are_kept() {
 
 #[test]
 fn data_of_many_sections_is_read_and_written() {
+    if !loadable("sections.o") {
+        return;
+    }
     let object = linked("sections.o");
     for (image, loaded) in alone_and_between(&object, "sections") {
         assert_eq!(run(&loaded, 0), Verdict::Pass);
@@ -370,10 +418,12 @@ fn data_of_many_sections_is_read_and_written() {
 
 #[test]
 fn objects_without_types_and_with_maps_of_their_own_kind_load() {
-    let plain = linked("plain.o");
-    for (image, loaded) in alone_and_between(&plain, "plain") {
-        assert_eq!(run(&loaded, 0), Verdict::Pass);
-        assert_eq!(value(&image, &loaded, "sums"), 6_u64.to_le_bytes());
+    if has_enumerator("bpf_func_id", "BPF_FUNC_loop") {
+        let plain = linked("plain.o");
+        for (image, loaded) in alone_and_between(&plain, "plain") {
+            assert_eq!(run(&loaded, 0), Verdict::Pass);
+            assert_eq!(value(&image, &loaded, "sums"), 6_u64.to_le_bytes());
+        }
     }
     let own = linked("own.o");
     for (image, loaded) in alone_and_between(&own, "own") {

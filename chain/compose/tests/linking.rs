@@ -1,8 +1,9 @@
 //! Objects linked for kernels that are made up.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use proptest::prelude::*;
 use xdpchain_compose::btf::{Btf, Kind, Linkage, Name, Param, Type, encoding};
 use xdpchain_compose::insn::{call, code};
 use xdpchain_compose::object::{Kernel, KernelSymbolKind, ModuleBtf, Object, OptionKind, Referent};
@@ -472,6 +473,13 @@ fn sections_of_many_names_are_maps() {
 }
 
 #[test]
+fn a_program_that_is_left_out_has_to_be_named() {
+    let object = Object::parse(fixture!("optional.o")).unwrap();
+    assert_eq!(object.xdp_program(None).unwrap().name, "usual");
+    assert!(object.xdp_program(Some("asked_for")).unwrap().frags);
+}
+
+#[test]
 fn only_variables_that_hold_addresses_are_refused() {
     let object = Object::parse(fixture!("addresses.o")).unwrap();
     let problem = |name: &str| object.functions.iter().find(|f| f.name == name).unwrap().problem.clone();
@@ -481,4 +489,33 @@ fn only_variables_that_hold_addresses_are_refused() {
         "{text}"
     );
     assert_eq!(problem("uses_none"), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn damage_is_an_error_or_a_problem_never_a_panic(
+        which in 0usize..6,
+        hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
+        static KERNEL: OnceLock<Arc<Btf>> = OnceLock::new();
+        let types = KERNEL.get_or_init(|| with_types_of(fixture!("core_kernel.o")).btf.unwrap());
+        let objects = [
+            fixture!("core.o"),
+            fixture!("config.o"),
+            fixture!("ksyms.o"),
+            fixture!("values.o"),
+            fixture!("state.o"),
+            fixture!("addresses.o"),
+        ];
+        let mut bytes = objects[which].to_vec();
+        for (at, value) in hits {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Ok(mut object) = Object::parse(&bytes) {
+            object.link(&Fake { btf: Some(types.clone()), ..Fake::default() });
+        }
+    }
 }

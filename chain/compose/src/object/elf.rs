@@ -401,6 +401,7 @@ fn find_programs(
         if section_name == ".text" {
             continue;
         }
+        let plain = program::plain_section(section_name);
         let global = |place: &Place| {
             elf.symbols().any(|s| {
                 is_function(&s)
@@ -422,7 +423,7 @@ fn find_programs(
                 section: section_name.to_owned(),
                 function: i,
                 kind: program::kind(section_name, takes_xdp_md),
-                frags: section_name == "xdp.frags" || section_name.starts_with("xdp.frags/"),
+                frags: plain == "xdp.frags" || plain.starts_with("xdp.frags/"),
                 run_config: btf.and_then(|btf| maps::run_config(btf, &functions[i].name)),
             });
         }

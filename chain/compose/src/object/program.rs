@@ -99,9 +99,15 @@ const OTHER_SECTIONS: &[&str] = &[
     "usdt",
 ];
 
+/// A section's name without the mark that keeps loaders from loading its program unless they are told to.
+pub(super) fn plain_section(section: &str) -> &str {
+    section.strip_prefix('?').unwrap_or(section)
+}
+
 /// What a program of this section attaches to. `takes_xdp_md` is what BTF says of its argument, when it says anything:
 /// an author's own loader may use any section name.
 pub(super) fn kind(section: &str, takes_xdp_md: Option<bool>) -> ProgramKind {
+    let section = plain_section(section);
     let (head, rest) = section.split_once('/').unwrap_or((section, ""));
     match head {
         "xdp" | "xdp.frags" if rest == "cpumap" || rest == "devmap" => ProgramKind::XdpMapEntry,
@@ -130,6 +136,9 @@ pub(super) fn select<'a>(programs: &'a [Program], name: Option<&str>) -> Result<
             _ => Err(ObjectError::NoSuchProgram { name: name.to_owned(), names: names(&xdp) }),
         };
     }
+    // One that is not to be loaded unless somebody asks is chosen by name, or when there is no other.
+    let asked: Vec<&Program> = xdp.iter().copied().filter(|p| !p.section.starts_with('?')).collect();
+    let xdp = if asked.is_empty() { xdp } else { asked };
     match xdp.as_slice() {
         [one] => Ok(one),
         [] => {
