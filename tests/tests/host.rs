@@ -69,19 +69,7 @@ fn insn(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
 }
 
 fn array(name: &str, value_size: u32, max_entries: u32) -> MapDef {
-    MapDef {
-        name: name.into(),
-        map_type: 2,
-        key_size: 4,
-        value_size,
-        max_entries,
-        flags: 0,
-        btf_key: 0,
-        btf_value: 0,
-        inner: None,
-        initial: None,
-        values: Vec::new(),
-    }
+    MapDef { name: name.into(), map_type: 2, key_size: 4, value_size, max_entries, ..MapDef::default() }
 }
 
 /// `r0 = verdict; exit`

@@ -390,6 +390,17 @@ fn pointers_in_map_values_are_kept() {
 }
 
 #[test]
+fn maps_of_many_types_are_used() {
+    if !loadable("kinds.o") {
+        return;
+    }
+    let object = linked("kinds.o");
+    for (_, loaded) in alone_and_between(&object, "kinds") {
+        assert_eq!(run(&loaded, 0), Verdict::Pass);
+    }
+}
+
+#[test]
 fn data_of_many_sections_is_read_and_written() {
     if !loadable("sections.o") {
         return;

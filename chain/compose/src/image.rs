@@ -145,7 +145,7 @@ impl MapUse {
 pub type MapType = u32;
 
 /// A map as an object defines it, after chains.yaml's overrides.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MapDef {
     /// Name as in the object; the kernel is given the first 15 octets.
     pub name: String,
@@ -159,6 +159,10 @@ pub struct MapDef {
     pub max_entries: u32,
     /// `BPF_F_*` creation flags.
     pub flags: u32,
+    /// What else the type of map has to be told, e.g. how many hash functions a bloom filter has.
+    pub extra: u64,
+    /// NUMA node of its memory, when `flags` has `BPF_F_NUMA_NODE`.
+    pub numa_node: u32,
     /// Type id of the key in [`Image::btf`], 0 when there is none.
     pub btf_key: u32,
     /// Type id of the value in [`Image::btf`], 0 when there is none.

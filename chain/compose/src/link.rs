@@ -399,19 +399,7 @@ fn context_definition() -> MapDef {
 
 /// A map with keys of four octets and no types.
 fn plain_map(name: &str, map_type: u32, value_size: u32, max_entries: u32) -> MapDef {
-    MapDef {
-        name: name.to_owned(),
-        map_type,
-        key_size: 4,
-        value_size,
-        max_entries,
-        flags: 0,
-        btf_key: 0,
-        btf_value: 0,
-        inner: None,
-        initial: None,
-        values: Vec::new(),
-    }
+    MapDef { name: name.to_owned(), map_type, key_size: 4, value_size, max_entries, ..MapDef::default() }
 }
 
 /// What differs between two definitions, types aside: what is there, and what was wanted.
@@ -422,6 +410,7 @@ fn difference(has: &MapDef, wants: &MapDef) -> Option<String> {
         ("value size", has.value_size, wants.value_size),
         ("max_entries", has.max_entries, wants.max_entries),
         ("flags", has.flags, wants.flags),
+        ("NUMA node", has.numa_node, wants.numa_node),
     ];
     let different = parts.into_iter().find(|(_, has, wants)| has != wants);
     different.map(|(what, has, wants)| format!("its {what} is {has}, but {wants} is wanted"))

@@ -473,6 +473,15 @@ fn sections_of_many_names_are_maps() {
 }
 
 #[test]
+fn maps_are_told_all_that_they_are_declared_with() {
+    let object = Object::parse(fixture!("kinds.o")).unwrap();
+    let map = |name: &str| object.maps.iter().find(|m| m.name == name).unwrap();
+    assert_eq!((map("bloom").extra, map("bloom").key_size, map("bloom").value_size), (3, 0, 4));
+    assert_eq!((map("near").flags, map("near").numa_node), (5, 0));
+    assert_eq!(object.maps.len(), 9);
+}
+
+#[test]
 fn a_program_that_is_left_out_has_to_be_named() {
     let object = Object::parse(fixture!("optional.o")).unwrap();
     assert_eq!(object.xdp_program(None).unwrap().name, "usual");

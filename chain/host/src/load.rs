@@ -328,6 +328,8 @@ fn create(def: &MapDef, shape: Shape, btf: Option<BorrowedFd<'_>>) -> io::Result
         value_size: shape.value_size,
         max_entries: shape.max_entries,
         flags: shape.flags,
+        extra: def.extra,
+        numa_node: def.numa_node,
         inner: inner.as_ref().map(AsFd::as_fd),
         btf: btf
             .filter(|_| def.btf_key != 0 || def.btf_value != 0)
@@ -525,12 +527,7 @@ mod tests {
             key_size: 0,
             value_size: 0,
             max_entries: 5000,
-            flags: 0,
-            btf_key: 0,
-            btf_value: 0,
-            inner: None,
-            initial: None,
-            values: Vec::new(),
+            ..MapDef::default()
         };
         assert_eq!(Shape::wanted(&def).map(|s| s.max_entries).ok(), Some(8192));
     }
@@ -543,12 +540,7 @@ mod tests {
             key_size: 8,
             value_size: 40,
             max_entries: 1 << 30,
-            flags: 0,
-            btf_key: 0,
-            btf_value: 0,
-            inner: None,
-            initial: None,
-            values: Vec::new(),
+            ..MapDef::default()
         };
         let map = MapUse { owner: MapOwner::Module("gtp-decap".into()), def };
         let shape = Shape::wanted(&map.def).expect("nothing to ask the kernel for");

@@ -73,12 +73,7 @@ pub fn object(behaviour: &Behaviour) -> Object {
         key_size: 4,
         value_size: 8,
         max_entries: 1,
-        flags: 0,
-        btf_key: 0,
-        btf_value: 0,
-        inner: None,
-        initial: None,
-        values: Vec::new(),
+        ..MapDef::default()
     };
     Object {
         functions: vec![main(behaviour), read_octet()],

@@ -158,11 +158,7 @@ impl MapTable {
                 value_size: field(2),
                 max_entries: field(3),
                 flags: field(4),
-                btf_key: 0,
-                btf_value: 0,
-                inner: None,
-                initial: None,
-                values: Vec::new(),
+                ..MapDef::default()
             });
         }
         Ok(())
@@ -211,11 +207,9 @@ pub(super) fn constants(name: &str, bytes: Vec<u8>, section: TypeId) -> MapDef {
         value_size: bytes.len() as u32,
         max_entries: 1,
         flags: BPF_F_RDONLY_PROG,
-        btf_key: 0,
         btf_value: section,
-        inner: None,
         initial: Some(InitialData { bytes, frozen: true }),
-        values: Vec::new(),
+        ..MapDef::default()
     }
 }
 
@@ -245,11 +239,12 @@ fn map_def(def: &BtfMapDef) -> MapDef {
         value_size: def.value_size,
         max_entries: def.max_entries,
         flags: def.flags,
+        extra: def.map_extra,
+        numa_node: def.numa_node,
         btf_key: def.key_type.unwrap_or(0),
         btf_value: def.value_type.unwrap_or(0),
         inner: def.inner.as_deref().map(|inner| Box::new(map_def(inner))),
-        initial: None,
-        values: Vec::new(),
+        ..MapDef::default()
     }
 }
 

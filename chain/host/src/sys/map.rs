@@ -25,6 +25,10 @@ pub struct MapCreate<'a> {
     pub max_entries: u32,
     /// `BPF_F_*`.
     pub flags: u32,
+    /// What else the type has to be told.
+    pub extra: u64,
+    /// NUMA node, when `flags` has `BPF_F_NUMA_NODE`.
+    pub numa_node: u32,
     /// The inner map's template, for maps of maps.
     pub inner: Option<BorrowedFd<'a>>,
     /// BTF object with the type ids of key and value.
@@ -44,6 +48,8 @@ pub fn map_create(create: &MapCreate<'_>) -> io::Result<OwnedFd> {
     map.value_size = create.value_size;
     map.max_entries = create.max_entries;
     map.map_flags = create.flags;
+    map.map_extra = create.extra;
+    map.numa_node = create.numa_node;
     map.map_name = object_name(create.name);
     if let Some(inner) = create.inner {
         map.inner_map_fd = inner.as_raw_fd() as u32;
