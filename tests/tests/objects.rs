@@ -326,6 +326,18 @@ fn kernel_functions_are_called_and_missing_ones_are_done_without() {
 }
 
 #[test]
+fn functions_of_kernel_modules_are_called() {
+    // Where it is a module, loading it is the caller's business.
+    if !loadable("conntrack.o") {
+        return;
+    }
+    let object = linked("conntrack.o");
+    for (_, loaded) in alone_and_between(&object, "conntrack") {
+        assert_eq!(run(&loaded, 0), Verdict::Pass);
+    }
+}
+
+#[test]
 fn what_is_missing_is_said_and_concerns_nobody_else() {
     let object = linked("missing.o");
     let part = |program| Part { name: "m", object: &object, program };
