@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod far_end;
 pub mod frames;
+pub mod kernel;
 pub mod net;
 pub mod plan;
 pub mod rows;

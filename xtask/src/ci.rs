@@ -6,10 +6,14 @@ use std::time::Instant;
 use anyhow::Context as _;
 
 use crate::run::{cargo, output, run, target_dir};
+use crate::vm::Kernel;
 use crate::{ebpf, setup, test};
 
 /// Packets of the demo in CI: enough for every swap to happen under traffic.
 const DEMO_PACKETS: &str = "60000";
+
+/// Test programs that are about what a kernel takes and makes of it, for the kernels that CI does not run everything on.
+const LOADING: [&str; 4] = ["compose", "examples", "objects", "vectors"];
 
 /// Where the packet programs and the third-party examples are put as objects.
 pub(crate) fn objects() -> PathBuf {
@@ -84,6 +88,16 @@ pub(crate) fn everything(no_install: bool) -> anyhow::Result<()> {
         tally = test::run(&test::Which::default())?;
         tally.check()
     })?;
+    step("vm 6.1", &mut || {
+        test::run_in(Kernel::V6_1, &[], None, &mut tally)?;
+        tally.check()
+    })?;
+    for (name, kernel) in [("vm 5.10", Kernel::V5_10), ("vm 6.12", Kernel::V6_12)] {
+        step(name, &mut || {
+            test::run_in(kernel, &LOADING, None, &mut tally)?;
+            tally.check()
+        })?;
+    }
     step("demo", &mut || demo(&["--packets".to_owned(), DEMO_PACKETS.to_owned()]))?;
     println!();
     for (name, seconds) in times {

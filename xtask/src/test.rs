@@ -1,6 +1,7 @@
 //! The tests, counted over every test program that cargo runs.
 
 use std::fmt;
+use std::fs;
 use std::io::{self, Write};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -48,12 +49,20 @@ pub(crate) struct Tally {
     failed: u64,
     /// Test programs that did not end in a result, and builds that failed.
     broken: u64,
+    /// Tests that the kernel lacks something for, each with what; test programs count them as passed.
+    skipped: Vec<String>,
     seconds: u64,
 }
+
+/// What a line about a skipped test begins with.
+pub(crate) const SKIPPED: &str = "skipped: ";
 
 impl Tally {
     /// Adds one line of a test program's output, when it is one with a result.
     fn add(&mut self, line: &str) {
+        if let Some(what) = line.strip_prefix(SKIPPED) {
+            self.skipped.push(what.to_owned());
+        }
         let Some(rest) = line.strip_prefix("test result: ") else { return };
         for part in rest.split(['.', ';']) {
             let mut words = part.split_whitespace();
@@ -80,7 +89,12 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passed, {} failed, in {} s", self.passed, self.failed, self.seconds)
+        let skipped = self.skipped.len() as u64;
+        write!(f, "{} passed, {} failed", self.passed.saturating_sub(skipped), self.failed)?;
+        if skipped > 0 {
+            write!(f, ", {skipped} skipped")?;
+        }
+        write!(f, ", in {} s", self.seconds)
     }
 }
 
@@ -90,9 +104,8 @@ pub(crate) fn run(which: &Which) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
     if let Some(kernels) = &which.vm {
         ci::build()?;
-        let programs = vm::programs()?;
         for kernel in kernels.iter() {
-            vm::test(*kernel, &programs, which.filter.as_deref(), &mut tally)?;
+            run_in(*kernel, &[], which.filter.as_deref(), &mut tally)?;
         }
         tally.seconds = start.elapsed().as_secs();
         return Ok(tally);
@@ -108,6 +121,20 @@ pub(crate) fn run(which: &Which) -> anyhow::Result<Tally> {
     Ok(tally)
 }
 
+/// Runs the root tests in `kernel`, all of them or those of the programs `only`; everything else is built.
+pub(crate) fn run_in(
+    kernel: Kernel,
+    only: &[&str],
+    filter: Option<&str>,
+    tally: &mut Tally,
+) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let programs = vm::programs(only)?;
+    vm::test(kernel, &programs, filter, tally)?;
+    tally.seconds += start.elapsed().as_secs();
+    Ok(())
+}
+
 fn cargo_test(packages: &[&str], which: &Which, tally: &mut Tally) -> anyhow::Result<()> {
     let mut command = cargo(&["test", "--no-fail-fast"]);
     command.args(packages);
@@ -117,6 +144,8 @@ fn cargo_test(packages: &[&str], which: &Which, tally: &mut Tally) -> anyhow::Re
     // The root tests run the binary that users get, not one built for debugging.
     command.env("XDPCHAIN_BIN", target_dir().join("release/xdpchain"));
     command.env("XDPCHAIN_EBPF_DIR", ci::objects());
+    let skipped = target_dir().join(format!("skipped-{}", std::process::id()));
+    command.env("XDPCHAIN_SKIPPED", &skipped);
     let shown = show(&command);
     eprintln!("$ {shown}");
     let mut child =
@@ -125,6 +154,13 @@ fn cargo_test(packages: &[&str], which: &Which, tally: &mut Tally) -> anyhow::Re
     let mut lines = Lines::new(tally);
     std::io::copy(&mut stdout, &mut lines).context("reading what the tests print")?;
     let status = child.wait().with_context(|| format!("waiting for `{shown}`"))?;
+    if let Ok(text) = fs::read_to_string(&skipped) {
+        let lines = &mut lines;
+        text.lines()
+            .try_for_each(|line| writeln!(lines, "{SKIPPED}{line}"))
+            .context("counting skipped tests")?;
+        fs::remove_file(&skipped).context("removing the list of skipped tests")?;
+    }
     lines.end(status.success());
     Ok(())
 }
@@ -132,13 +168,18 @@ fn cargo_test(packages: &[&str], which: &Which, tally: &mut Tally) -> anyhow::Re
 /// What test programs print: shown, and counted line by line.
 pub(crate) struct Lines<'a> {
     tally: &'a mut Tally,
+    out: Box<dyn Write>,
     partial: Vec<u8>,
     failed_before: u64,
 }
 
 impl<'a> Lines<'a> {
     pub(crate) fn new(tally: &'a mut Tally) -> Self {
-        Self { failed_before: tally.failed, tally, partial: Vec::new() }
+        Self::shown(tally, Box::new(io::stdout()))
+    }
+
+    fn shown(tally: &'a mut Tally, out: Box<dyn Write>) -> Self {
+        Self { failed_before: tally.failed, tally, out, partial: Vec::new() }
     }
 
     /// Says whether the programs ended well, which a failed test explains when they did not.
@@ -151,7 +192,7 @@ impl<'a> Lines<'a> {
 
 impl Write for Lines<'_> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        io::stdout().write_all(octets)?;
+        self.out.write_all(octets)?;
         self.partial.extend_from_slice(octets);
         while let Some(end) = self.partial.iter().position(|octet| *octet == b'\n') {
             let line: Vec<u8> = self.partial.drain(..=end).collect();
@@ -161,7 +202,7 @@ impl Write for Lines<'_> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stdout().flush()
+        self.out.flush()
     }
 }
 
@@ -172,13 +213,13 @@ mod tests {
     #[test]
     fn lines_are_counted_however_they_arrive() {
         let mut tally = Tally::default();
-        let mut lines = Lines::new(&mut tally);
+        let mut lines = Lines::shown(&mut tally, Box::new(io::sink()));
         for part in ["test result: ok. 2 pas", "sed; 0 failed; 0 ignored", "\nand more", "\n"] {
-            lines.write_all(part.as_bytes()).expect("standard output can be written");
+            lines.write_all(part.as_bytes()).expect("a sink takes everything");
         }
         lines.end(true);
         assert_eq!((tally.passed, tally.broken), (2, 0));
-        Lines::new(&mut tally).end(false);
+        Lines::shown(&mut tally, Box::new(io::sink())).end(false);
         assert_eq!(tally.broken, 1);
     }
 
@@ -194,6 +235,16 @@ mod tests {
         tally.add("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s");
         assert_eq!((tally.passed, tally.failed), (15, 2));
         assert!(tally.check().is_err());
+    }
+
+    #[test]
+    fn skipped_tests_are_not_passed_ones() {
+        let mut tally = Tally::default();
+        tally.add(
+            "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s",
+        );
+        tally.add("skipped: b08: this kernel has no context for test runs");
+        assert_eq!(tally.to_string(), "2 passed, 0 failed, 1 skipped, in 0 s");
     }
 
     #[test]

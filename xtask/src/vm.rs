@@ -40,17 +40,6 @@ pub(crate) struct Task<'a> {
     pub(crate) verbose: bool,
 }
 
-/// How a guest's run ended.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    /// Exit status of the command.
-    pub(crate) status: u8,
-    /// Time until the command began.
-    pub(crate) boot: Duration,
-    /// Time in all.
-    pub(crate) total: Duration,
-}
-
 /// A folder below `target/vm` that goes away with its value.
 #[derive(Debug)]
 pub(crate) struct Folder(PathBuf);
@@ -95,19 +84,11 @@ pub(crate) fn execute(
         quoted(words.iter().map(String::as_str))
     );
     let task = Task { kernel, script: &script, limit, verbose };
-    let outcome = run(&task, &mut std::io::stdout())?;
-    eprintln!(
-        "vm {}: booted in {} s, {} s in all, exit status {}",
-        kernel.version(),
-        outcome.boot.as_secs(),
-        outcome.total.as_secs(),
-        outcome.status
-    );
-    Ok(outcome.status)
+    run(&task, &mut std::io::stdout())
 }
 
-/// Runs a task to its end; what it writes to standard output goes to `out`, its standard error to ours.
-pub(crate) fn run(task: &Task<'_>, out: &mut dyn Write) -> anyhow::Result<Outcome> {
+/// Runs a task to its end and returns its exit status; what it writes to standard output goes to `out`, its standard error to ours.
+pub(crate) fn run(task: &Task<'_>, out: &mut dyn Write) -> anyhow::Result<u8> {
     let version = task.kernel.version();
     let unpacked = task.kernel.ensure()?;
     let folder = Folder::new("run")?;
@@ -159,7 +140,14 @@ pub(crate) fn run(task: &Task<'_>, out: &mut dyn Write) -> anyhow::Result<Outcom
             start.elapsed().as_secs()
         );
     };
-    Ok(Outcome { status, boot: booted.duration_since(started).unwrap_or_default(), total: start.elapsed() })
+    let boot = booted.duration_since(started).unwrap_or_default();
+    let total = start.elapsed();
+    eprintln!(
+        "vm {version}: booted in {} s, {} s in all, exit status {status}",
+        boot.as_secs(),
+        total.as_secs()
+    );
+    Ok(status)
 }
 
 /// The command that boots a kernel and runs `guest.sh` in it.

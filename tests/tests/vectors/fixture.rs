@@ -67,6 +67,11 @@ impl Fixture {
         }
     }
 
+    /// Whether the test run has to say more than the packet.
+    pub(crate) fn needs_context(&self) -> bool {
+        self.ingress.is_some() || self.headroom.is_some()
+    }
+
     /// The reason that must be counted.
     pub(crate) fn reason(&self) -> Result<Option<Reason>, String> {
         let Some(name) = self.expect.reason.as_deref() else { return Ok(None) };

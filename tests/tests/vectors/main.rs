@@ -45,7 +45,7 @@ mod run;
 use std::{fs, path::Path, sync::Arc};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use xdpchain_tests::{Netns, veth};
+use xdpchain_tests::{Netns, kernel, veth};
 
 use crate::fixture::Fixture;
 
@@ -56,9 +56,14 @@ fn main() {
     let network = (!arguments.list).then(|| Arc::new(network()));
     let trials = fixtures.into_iter().map(|(name, text)| {
         let network = network.clone();
+        let skipped = name.clone();
         Trial::test(name, move || {
             let network = network.ok_or("listed only")?;
             let fixture = Fixture::parse(&text)?;
+            if fixture.needs_context() && !kernel::test_run_has_context() {
+                kernel::lacks(&skipped, "context for test runs of XDP programs");
+                return Ok(());
+            }
             network.run(|| run::run(&network, &fixture)).map_err(Failed::from)
         })
     });

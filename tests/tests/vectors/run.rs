@@ -90,7 +90,7 @@ fn send(ns: &Netns, fixture: &Fixture, ebpf: &mut Ebpf) -> Result<(String, Vec<u
     let mut input = vec![0; metadata];
     input.extend(&packet);
     let mut ctx_in = Vec::new();
-    if metadata != 0 || fixture.ingress.is_some() {
+    if fixture.needs_context() {
         let ifindex = ns.ifindex(fixture.ingress.as_deref().unwrap_or("lo"));
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         for field in [metadata as u32, input.len() as u32, 0, ifindex, 0, 0] {

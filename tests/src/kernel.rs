@@ -1,0 +1,50 @@
+//! What the running kernel lacks, for tests that cannot do without.
+//!
+//! A test that finds something missing calls [`lacks`] and returns. That is told at the end of the run, and counted as
+//! skipped: never does a test pass by not looking.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::sync::OnceLock;
+
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+
+use crate::cli::object;
+
+/// Says that `test` is skipped because the running kernel has no `what`.
+///
+/// # Panics
+/// When that cannot be written down where `XDPCHAIN_SKIPPED` says.
+pub fn lacks(test: &str, what: &str) {
+    let line = format!("{test}: this kernel has no {what}\n");
+    eprint!("skipped: {line}");
+    if let Some(path) = std::env::var_os("XDPCHAIN_SKIPPED") {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        // One write, so that lines of tests that run side by side stay whole.
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .expect("what is skipped can be written down");
+    }
+}
+
+/// Whether a test run may say which interface a packet comes in on, and put metadata in front of it (Linux 5.15).
+pub fn test_run_has_context() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| {
+        let mut ebpf = aya::Ebpf::load(object::PASSING).expect("every kernel takes the object");
+        let program: &mut Xdp = ebpf
+            .programs_mut()
+            .next()
+            .and_then(|(_, program)| program.try_into().ok())
+            .expect("the object has an XDP program");
+        program.load().expect("every kernel takes the program");
+        let context = [0u32, 64, 0, 0, 0, 0].map(u32::to_ne_bytes).concat();
+        let mut output = vec![0; 256];
+        let options = TestRunOptions {
+            data_in: Some(&[0; 64]),
+            data_out: Some(&mut output),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        };
+        program.test_run(options).is_ok()
+    })
+}
