@@ -13,6 +13,7 @@ use xdpchain_host::RunningKernel;
 use xdpchain_host::load::{Loaded, load};
 use xdpchain_host::sys::{self, MapFd, TestRun};
 use xdpchain_spec::{ChainDefault, ModuleSpec, ObjectRef, SlotSpec, Verdict};
+use xdpchain_tests::kernel::lacks;
 
 const OBJECTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../chain/compose/tests/fixtures/objects");
 
@@ -70,7 +71,7 @@ fn loaded(engine: Engine, parts: &[Part<'_>]) -> Result<(Image, Loaded), String>
 fn loadable(name: &str) -> bool {
     let loadable = bpftool(&path(name)).is_some();
     if !loadable {
-        eprintln!("skipped: libbpf does not load `{name}` on this kernel");
+        lacks(&format!("objects, {name}"), "support for all that it uses: libbpf does not load it either");
     }
     loadable
 }
@@ -217,6 +218,10 @@ fn operands_are_those_that_libbpf_gives() {
     for (name, least) in [("core.o", 40), ("core_live.o", 12), ("state.o", 1)] {
         let Some(log) = bpftool(&path(name)) else {
             assert_ne!(name, "core.o", "it wants nothing of the kernel but types");
+            lacks(
+                &format!("objects, {name}"),
+                "support for all that it uses: libbpf does not load it either",
+            );
             continue;
         };
         let object = linked(name);
@@ -385,7 +390,7 @@ fn the_kernel_knows_the_types_of_map_values() {
 fn pointers_in_map_values_are_kept() {
     let kernel = RunningKernel::new();
     if kernel.btf().and_then(|btf| btf.by_name("bpf_obj_new_impl", Kind::Func)).is_none() {
-        eprintln!("skipped: this kernel has no objects of programs");
+        lacks("objects, kptr.o", "objects of programs");
         return;
     }
     let mut object = linked("kptr.o");
@@ -447,6 +452,8 @@ fn objects_without_types_and_with_maps_of_their_own_kind_load() {
             assert_eq!(run(&loaded, 0), Verdict::Pass);
             assert_eq!(value(&image, &loaded, "sums"), 6_u64.to_le_bytes());
         }
+    } else {
+        lacks("objects, plain.o", "helper bpf_loop");
     }
     let own = linked("own.o");
     for (image, loaded) in alone_and_between(&own, "own") {

@@ -17,6 +17,7 @@ pub(crate) mod exit {
     pub(crate) const USAGE: u8 = 2;
     pub(crate) const CONFIG: u8 = 3;
     pub(crate) const PERMISSION: u8 = 4;
+    pub(crate) const KERNEL: u8 = 5;
     pub(crate) const FAILED: u8 = 8;
 }
 
@@ -172,6 +173,7 @@ impl Error {
             Self::ReadRows { source, .. } | Self::WriteRows { source, .. } if denied(source) => {
                 exit::PERMISSION
             }
+            Self::Object { source, .. } if source.is_of_kernel() => exit::KERNEL,
             Self::ReadRows { .. } => exit::USAGE,
             Self::MapFull { .. } | Self::MapTypes { .. } | Self::WriteRows { .. } => exit::FAILED,
             Self::ReadConfig { .. } => exit::CONFIG,

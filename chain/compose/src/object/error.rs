@@ -159,6 +159,14 @@ pub enum ObjectError {
 }
 
 impl ObjectError {
+    /// Whether it is the kernel that lacks something. The object may do on another one.
+    pub fn is_of_kernel(&self) -> bool {
+        matches!(
+            self,
+            Self::NoKernelTypes { .. } | Self::Core { .. } | Self::Option { .. } | Self::KernelSymbol { .. }
+        )
+    }
+
     pub(super) fn damaged(what: impl ToString) -> Self {
         Self::Damaged(what.to_string())
     }
