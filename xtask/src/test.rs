@@ -26,6 +26,9 @@ pub(crate) struct Which {
     /// Those that need root, in other kernels: 5.10, 6.1, 6.12 or all
     #[arg(long, value_name = "KERNEL", value_parser = kernels, conflicts_with_all = ["unit", "netns"])]
     pub(crate) vm: Option<Kernels>,
+    /// With `--vm`: only those of this test program, a file of tests/tests; may be given more than once
+    #[arg(long, value_name = "NAME", requires = "vm")]
+    program: Vec<String>,
     /// Only those whose name contains this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
@@ -105,7 +108,8 @@ pub(crate) fn run(which: &Which) -> anyhow::Result<Tally> {
     if let Some(kernels) = &which.vm {
         ci::build()?;
         for kernel in kernels.iter() {
-            run_in(*kernel, &[], which.filter.as_deref(), &mut tally)?;
+            let only: Vec<_> = which.program.iter().map(String::as_str).collect();
+            run_in(*kernel, &only, which.filter.as_deref(), &mut tally)?;
         }
         tally.seconds = start.elapsed().as_secs();
         return Ok(tally);

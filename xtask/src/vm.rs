@@ -11,6 +11,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -47,6 +48,8 @@ pub(crate) struct Folder(PathBuf);
 impl Folder {
     fn new(label: &str) -> anyhow::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        static SWEEP: Once = Once::new();
+        SWEEP.call_once(remove_leftovers);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = kernel::folder().join(format!("{label}-{}-{number}", std::process::id()));
         fs::create_dir_all(&path).with_context(|| format!("making `{}`", path.display()))?;
@@ -62,6 +65,20 @@ impl Drop for Folder {
     fn drop(&mut self) {
         // There is nobody left to tell, and a leftover is only a little space.
         let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Removes the folders of runs that were killed before they could.
+fn remove_leftovers() {
+    let Ok(entries) = fs::read_dir(kernel::folder()) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let mut parts = name.to_str().unwrap_or_default().split('-');
+        let (label, pid, number) = (parts.next(), parts.next(), parts.next());
+        let ours = matches!(label, Some("run" | "unpack")) && number.is_some() && parts.next().is_none();
+        if ours && pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 
