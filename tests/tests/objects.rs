@@ -185,7 +185,8 @@ fn what_libbpf_loads_is_loaded_alone_and_between_others() {
             checked += 1;
         }
     }
-    assert!(checked >= 6, "{checked}");
+    // Linux 5.10 takes those that only want what it always had.
+    assert!(checked >= 4, "{checked}");
 }
 
 /// What libbpf says that it did to instructions: by program and instruction, the new operand, or nothing when it made the
