@@ -167,6 +167,8 @@ pub mod object {
         REFUSED = "refused.o";
         /// The verifier takes it once, but not twice in one program.
         HEAVY = "heavy.o";
+        /// Takes packets in several buffers, passes and counts them.
+        FRAGS = "frags.o";
         /// Tail calls programs of its own.
         JUMPS = "jumps.o";
     }

@@ -15,8 +15,8 @@ use xdpchain_compose::{
 use xdpchain_host::load::load;
 use xdpchain_host::sys::{self, TestRun};
 use xdpchain_host::{
-    AttachMode, ChainState, Change, Composed, Desired, Entries, Error, Host, Manifest, Map, ModuleState,
-    Objects, Places, Recovered,
+    AttachMode, ChainState, Change, Composed, Desired, Entries, Error, Foreign, Host, Manifest, Map,
+    ModuleState, Objects, Places, Recovered,
 };
 use xdpchain_spec::{ChainDefault, ChainSpec, Engine, Mode, ModuleSpec, ObjectRef, SlotSpec};
 use xdpchain_tests::{Netns, Port, veth};
@@ -139,7 +139,14 @@ fn change_to(host: &Host, ifname: &str, slots: &[&str], mode: Mode, image: Image
     let state = state(slots, mode, &mut objects);
     host.change(
         ifname,
-        &mut |_| Ok(Desired { state: state.clone(), objects: objects.clone(), dry_run: false }),
+        &mut |_| {
+            Ok(Desired {
+                state: state.clone(),
+                objects: objects.clone(),
+                foreign: Foreign::Refuse,
+                dry_run: false,
+            })
+        },
         &|_, _, _| {
             Ok(Composed { image: image.clone(), engine: Engine::Fused, engine_reason: None, fallback: false })
         },
@@ -213,7 +220,7 @@ fn a_chain_outlives_its_command_is_swapped_and_leaves_nothing() {
         assert!(status.maps[0].memory > 0);
         assert_eq!(host.history("eth0").expect("readable"), [first.clone(), second.clone()]);
         assert_eq!(host.interfaces().expect("readable"), ["eth0"]);
-        assert_eq!(host.detach("eth0").expect("detaches"), Some(second.clone()));
+        assert_eq!(host.detach("eth0").expect("detaches").manifest, Some(second.clone()));
     });
     assert_eq!(node.xdp_program("eth0"), None);
     assert_eq!(roots.left(), Vec::<PathBuf>::new());
@@ -383,7 +390,14 @@ fn a_dry_run_verifies_and_leaves_nothing() {
         let change = host
             .change(
                 "eth0",
-                &mut |_| Ok(Desired { state: state.clone(), objects: objects.clone(), dry_run: true }),
+                &mut |_| {
+                    Ok(Desired {
+                        state: state.clone(),
+                        objects: objects.clone(),
+                        foreign: Foreign::Refuse,
+                        dry_run: true,
+                    })
+                },
                 &|_, _, _| {
                     Ok(Composed {
                         image: counting(PASS),
@@ -414,7 +428,14 @@ fn a_callers_error_comes_back_and_nothing_is_left() {
         let error = host
             .change(
                 "eth0",
-                &mut |_| Ok(Desired { state: state.clone(), objects: objects.clone(), dry_run: false }),
+                &mut |_| {
+                    Ok(Desired {
+                        state: state.clone(),
+                        objects: objects.clone(),
+                        foreign: Foreign::Refuse,
+                        dry_run: false,
+                    })
+                },
                 &|_, _, _| Err("does not fuse".into()),
             )
             .expect_err("the composition fails");
@@ -457,7 +478,12 @@ fn the_composer_gets_stored_objects_and_counts_are_carried_on() {
             "eth0",
             &mut |before| {
                 assert_eq!(before.map(|m| m.generation), Some(1));
-                Ok(Desired { state: state.clone(), objects: only.clone(), dry_run: false })
+                Ok(Desired {
+                    state: state.clone(),
+                    objects: only.clone(),
+                    foreign: Foreign::Refuse,
+                    dry_run: false,
+                })
             },
             &|state, objects, _| {
                 for module in state.modules.values() {
@@ -558,7 +584,7 @@ fn a_chain_whose_manifest_cannot_be_read_can_still_be_detached() {
         assert!(matches!(error, Error::Manifest { .. }), "{error}");
         assert!(error.to_string().contains("expected version 1, found 99"), "{error}");
         assert_eq!(node.xdp_program("eth0"), Some(first.program.id));
-        assert_eq!(host.detach("eth0").expect("detaches"), None);
+        assert_eq!(host.detach("eth0").expect("detaches").manifest, None);
         assert_eq!(node.xdp_program("eth0"), None);
     });
     assert_eq!(roots.left(), Vec::<PathBuf>::new());

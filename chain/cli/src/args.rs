@@ -83,9 +83,13 @@ pub(crate) enum Command {
         #[arg(long, value_name = "MODE")]
         mode: Option<Mode>,
         #[command(flatten)]
+        foreign: ForeignArgs,
+        #[command(flatten)]
         dry_run: DryRun,
     },
     /// Take the chain off an interface, and remove its pins and files
+    ///
+    /// A program that the chain had adopted is put back as it was attached.
     Detach {
         /// The interface
         iface: String,
@@ -145,6 +149,32 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: MapCommand,
     },
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+#[group(multiple = false)]
+pub(crate) struct ForeignArgs {
+    /// Let a program that somebody else attached run as the chain's last slot, `adopted`
+    ///
+    /// It stays loaded, with its maps. One that a link holds is swapped without a gap; for one that netlink attached,
+    /// packets pass by the interface's programs for the moment that the exchange takes. `detach` puts it back.
+    #[arg(long)]
+    adopt: bool,
+    /// Take a program off that somebody else attached by netlink (as `ip link` does)
+    ///
+    /// One that is attached by a link is its owner's to take off.
+    #[arg(long)]
+    replace_foreign: bool,
+}
+
+impl From<ForeignArgs> for xdpchain_host::Foreign {
+    fn from(args: ForeignArgs) -> Self {
+        match args {
+            ForeignArgs { adopt: true, .. } => Self::Adopt,
+            ForeignArgs { replace_foreign: true, .. } => Self::Replace,
+            _ => Self::Refuse,
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -243,7 +273,7 @@ pub(crate) enum MapCommand {
         map: MapName,
         /// The key
         key: String,
-        /// The value
+        /// The value, as `map show` prints values
         value: String,
     },
     /// Delete a key

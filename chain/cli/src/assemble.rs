@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use xdpchain_compose::object::Object;
 use xdpchain_compose::{Chain, ComposeError, Image, Module, Slot, fused, tail};
 use xdpchain_host::{ChainState, Composed, ModuleState, Objects, Refusal, RunningKernel};
-use xdpchain_spec::{ChainSpec, Config, Engine, ModuleSpec};
+use xdpchain_spec::{ChainSpec, Config, Engine, ModuleSpec, ObjectRef, Position, SlotSpec};
 
 use crate::config::object_bytes;
 use crate::error::{Error, Result};
@@ -21,6 +21,18 @@ pub(crate) fn chain_state(config: &Config, chain: &ChainSpec) -> Result<(ChainSt
         modules.insert(name.to_owned(), ModuleState { spec: spec.clone(), object });
     }
     Ok((ChainState { chain: chain.clone(), modules, rows: BTreeMap::new() }, objects))
+}
+
+/// Module and slot of a program that somebody else attached.
+pub(crate) const ADOPTED: &str = "adopted";
+
+/// Puts the slot for a program of somebody else behind all others in order.
+pub(crate) fn add_adopted(state: &mut ChainState, objects: &mut Objects) -> Result<()> {
+    let object = ObjectRef::Builtin(ADOPTED.to_owned());
+    let id = objects.insert(object_bytes(&object)?);
+    state.chain.insert(SlotSpec::new(ADOPTED), &Position::Last)?;
+    state.modules.insert(ADOPTED.to_owned(), ModuleState { spec: ModuleSpec::new(object), object: id });
+    Ok(())
 }
 
 /// The modules that the slots name, and those that their imports lead to.

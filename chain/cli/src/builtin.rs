@@ -14,7 +14,7 @@ macro_rules! builtins {
     };
 }
 
-builtins!["gtp-decap", "gre-decap", "acl", "gre-steer", "gtp-encap", "stats"];
+builtins!["gtp-decap", "gre-decap", "acl", "gre-steer", "gtp-encap", "stats", "adopted"];
 
 /// The built-in object of that name.
 pub(crate) fn find(name: &str) -> Option<&'static [u8]> {
@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn each_is_an_object_with_one_xdp_program() {
-        assert_eq!(BUILTINS.len(), 6);
+        assert_eq!(BUILTINS.len(), 7);
         for (name, bytes) in BUILTINS {
             let object = Object::parse(bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
             object.xdp_program(None).unwrap_or_else(|error| panic!("{name}: {error}"));

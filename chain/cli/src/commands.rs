@@ -19,8 +19,10 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Netns::enter(name)?;
     }
     match command {
-        Command::Attach { iface, chain, mode, dry_run } => {
-            change::attach(&common, out, &iface, chain.as_deref(), mode.map(Into::into), dry_run.set)
+        Command::Attach { iface, chain, mode, foreign, dry_run } => {
+            let how =
+                change::Attach { mode: mode.map(Into::into), foreign: foreign.into(), dry_run: dry_run.set };
+            change::attach(&common, out, &iface, chain.as_deref(), how)
         }
         Command::Detach { iface, dry_run } => change::detach(out, &iface, dry_run.set),
         Command::Add(add) => change::add(&common, out, &add),

@@ -181,7 +181,7 @@ fn a_chains_yaml_with_an_unknown_key() {
         .fails(
             3,
             "error: chains.yaml:3:10: unknown key `objct` in `modules.acl`\n 3 |   acl: { objct: \"builtin:acl\" }\n   \
-             |          ^^^^^\nhelp: did you mean `object`? keys here are object, program, maps and imports\n",
+             |          ^^^^^\nhelp: did you mean `object`? keys here are object, program, maps, imports and programs\n",
         );
 }
 
@@ -217,22 +217,6 @@ fn a_chains_yaml_that_is_not_there() {
     if !Path::new("/etc/xdpchain/chains.yaml").exists() {
         folder.run(&["attach", "lo"]).fails_with(3, "error: no chains.yaml: ");
     }
-}
-
-#[test]
-fn an_engine_that_is_not_built_yet() {
-    let folder = Folder::new("engine");
-    folder
-        .write(
-            "chains.yaml",
-            "version: 1\nmodules: { acl: { object: \"builtin:acl\" } }\nchains: { edge: { engine: tail, interfaces: [lo], slots: [acl] } }\n",
-        )
-        .run(&["attach", "lo"])
-        .fails(
-            3,
-            "error: chain `edge` wants engine `tail`, which this version does not have yet\n\
-             help: use `engine: auto` or `engine: fused`\n",
-        );
 }
 
 #[test]

@@ -56,6 +56,10 @@ pub const EXIT_UNKNOWN: u32 = 5;
 /// Octets of an entry.
 pub const EXIT_VALUE: u32 = 16;
 
+/// Name of the program array of one entry that holds a program that somebody else attached before the chain came. It is
+/// the chain's, whichever module refers to it.
+pub const ADOPTED_MAP: &str = "xdpchain_adopted";
+
 /// The verdicts after which `slot` is followed by the next one: what chains.yaml says, else what the object says,
 /// else PASS.
 pub fn proceed_on(slot: &SlotSpec, program: &Program) -> VerdictSet {

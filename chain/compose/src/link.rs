@@ -8,7 +8,7 @@ use xdpchain_abi::{CONTEXT_MAP, PacketContext};
 use xdpchain_spec::MapRef;
 
 use crate::btf::{Btf, TypeId, kernel_takes_types};
-use crate::chain::{Chain, EXIT_COLUMNS, EXIT_MAP, EXIT_ROWS, EXIT_VALUE, Module};
+use crate::chain::{ADOPTED_MAP, Chain, EXIT_COLUMNS, EXIT_MAP, EXIT_ROWS, EXIT_VALUE, Module};
 use crate::object::Function;
 use crate::{ComposeError, Initial, MapDef, MapOwner, MapUse};
 
@@ -194,6 +194,12 @@ impl<'a> Linker<'a> {
             let def = &self.modules[module].object.maps[map];
             if def.name == CONTEXT_MAP && !self.modules[module].spec.imports.contains_key(CONTEXT_MAP) {
                 indices.push(self.bind_context(module, map)?);
+                continue;
+            }
+            if def.name == ADOPTED_MAP && def.map_type == PROG_ARRAY {
+                let def = self.definition(module, map);
+                indices.push(self.maps.len());
+                self.maps.push(MapUse { owner: MapOwner::Chain, def });
                 continue;
             }
             let (owner, owner_map) = self.owner(module, &def.name)?;

@@ -127,7 +127,8 @@ pub(crate) fn foreign(interface: &Interface, id: u32, place: AttachPlace) -> Err
             format!("if nobody needs it, `ip link set dev {ifname} {kind} off` takes it off")
         }
     };
-    Error::Foreign { ifname, id, name, owner, help: off }
+    let help = format!("{off}; or make it the chain's last slot by `--adopt`");
+    Error::Foreign { ifname, id, name, owner, help }
 }
 
 /// The links that are attached to interface `ifindex`. A number is unique only within a network namespace, so that the

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use crate::attach::PinnedLink;
 use crate::error::Result;
-use crate::host::Recovered;
 use crate::lock::NetnsLock;
 use crate::places::{NetnsPlaces, escape, unescape};
+use crate::recover::Recovered;
 use crate::store::{Store, names, remove_empty, remove_file};
 
 /// Removes the state of chains whose link is dead, in a network namespace that is not ours.

@@ -187,6 +187,28 @@ pub enum Error {
         /// What to do.
         help: String,
     },
+    /// Somebody else's program cannot be adopted or replaced.
+    #[error("program {id} (`{name}`) on `{ifname}` cannot be taken over: {reason}\nhelp: {help}")]
+    CannotTake {
+        /// The interface.
+        ifname: String,
+        /// The program's id.
+        id: u32,
+        /// The program's name.
+        name: String,
+        /// Why.
+        reason: String,
+        /// What to do.
+        help: String,
+    },
+    /// There is no program to adopt.
+    #[error(
+        "no program of somebody else is on `{ifname}`\nhelp: attach without `--adopt`, and without a module that stands for such a program"
+    )]
+    NothingToAdopt {
+        /// The interface.
+        ifname: String,
+    },
     /// Our link runs a program that no generation of ours knows.
     #[error(
         "the link of `{ifname}` runs program {found}, but generation {generation} is program {expected}\nhelp: something else updated the link; `xdpchain detach {ifname}`, then attach again"
@@ -302,13 +324,13 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::NoInterface { .. } | Self::NoNetns { .. } | Self::NoMap { .. } => Class::Usage,
-            Self::NoChain { .. } => Class::NotReady,
+            Self::NoChain { .. } | Self::NothingToAdopt { .. } => Class::NotReady,
             Self::Permission { .. } | Self::Bpffs { permission: true, .. } => Class::Permission,
             Self::NoLinks { .. } | Self::Unsupported { .. } | Self::Driver { .. } | Self::Bpffs { .. } => {
                 Class::Kernel
             }
             Self::Verifier(_) => Class::Verifier,
-            Self::Foreign { .. } | Self::Swapped { .. } => Class::Busy,
+            Self::Foreign { .. } | Self::CannotTake { .. } | Self::Swapped { .. } => Class::Busy,
             Self::Io { source, .. }
             | Self::Query { source, .. }
             | Self::Map { source, .. }

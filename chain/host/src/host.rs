@@ -1,29 +1,29 @@
-//! The operations on chains: change, detach, recover.
+//! The operations on chains: change and detach.
 //!
-//! A change is prepared where it can fail without anybody noticing: objects stored, composed, maps made, program verified,
-//! manifest written as `staged`. One compare-and-swap of the pinned link commits it. Whether a crash came before or after
-//! that is told by the id of the program that the link runs, so that [`Host::recover`] and the next operation finish it or
-//! clear it away.
+//! A change is prepared where it can fail without anybody noticing: objects stored, composed, maps made, programs verified,
+//! manifest written as `staged`. One compare-and-swap of the pinned link, or one entry of a program array, commits it.
+//! Whether a crash came before or after that is told by the ids of the programs that run, so that [`Host::recover`] and the
+//! next operation finish it or clear it away.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use xdpchain_compose::{EXIT_MAP, Image, MapOwner, MapUse};
+use xdpchain_compose::{ADOPTED_MAP, EXIT_MAP, Image, MapOwner, MapUse};
 use xdpchain_spec::{Engine, Mode};
 
+use crate::adopt::{self, Foreign, Takeover};
 use crate::attach::{self, PinnedLink};
-use crate::collect;
 use crate::error::{BoxError, Error, Result};
 use crate::exits;
-use crate::interface::Interface;
+use crate::interface::{AttachedProgram, Interface};
 use crate::load::{self, Loaded};
 use crate::lock::NetnsLock;
 use crate::manifest::{self, AttachMode, ChainState, Manifest, MapRecord, Objects, ProgramRecord};
 use crate::netns::Netns;
 use crate::places::{NetnsPlaces, Places};
-use crate::store::{Store, make_directory, names, remove_file};
+use crate::recover::Recovered;
+use crate::store::{Store, make_directory, remove_file};
 use crate::swap::{self, Swap};
 use crate::sys;
 use crate::undo::Undo;
@@ -44,6 +44,8 @@ pub struct Desired {
     pub state: ChainState,
     /// The objects that it refers to; those of earlier generations may be left out.
     pub objects: Objects,
+    /// What to do about a program of somebody else on the interface, when no chain is there yet.
+    pub foreign: Foreign,
     /// Do everything up to the commit, the verifier's work included, then take it back.
     pub dry_run: bool,
 }
@@ -82,29 +84,13 @@ pub struct Change {
     pub dry_run: bool,
 }
 
-/// What [`Host::recover`] found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Recovered {
-    /// A change had been committed and not recorded; it is recorded now.
-    Finished {
-        /// The interface.
-        ifname: String,
-        /// The generation.
-        generation: u64,
-    },
-    /// A change had been prepared and not committed; it is cleared away.
-    Cleared {
-        /// The interface.
-        ifname: String,
-        /// The generation.
-        generation: u64,
-    },
-    /// The interface, or its namespace, is gone, or something else detached the chain; its maps and files are removed.
-    Gone {
-        /// The interface.
-        ifname: String,
-    },
+/// What [`Host::detach`] did.
+#[derive(Clone, Debug, Default)]
+pub struct Detached {
+    /// The generation that ran, when its manifest could be read.
+    pub manifest: Option<Manifest>,
+    /// Why the program that the chain had adopted could not be put back.
+    pub not_restored: Option<String>,
 }
 
 impl Host {
@@ -176,12 +162,21 @@ impl Host {
         let interface = Interface::by_name(ifname)?;
         let link = PinnedLink::open(&self.at.link(ifname))?;
         let before = self.store().current(ifname)?;
-        self.check_identity(&interface, link.as_ref(), before.as_ref())?;
+        let foreign = self.check_identity(&interface, link.as_ref(), before.as_ref())?;
         let desired = edit(before.as_ref()).map_err(Error::Edit)?;
         check_mode(ifname, before.as_ref(), desired.state.chain.mode)?;
+        let takeover =
+            foreign.map(|program| Takeover::of(&interface, program, desired.foreign)).transpose()?;
 
         let mut undo = Undo::default();
-        let result = self.prepare_and_commit(&interface, link.as_ref(), before, desired, compose, &mut undo);
+        let result = self.prepare_and_commit(
+            &interface,
+            (link.as_ref(), before),
+            desired,
+            takeover.as_ref(),
+            compose,
+            &mut undo,
+        );
         let change = match result {
             Ok(change) if !change.dry_run => {
                 undo.keep();
@@ -206,34 +201,60 @@ impl Host {
     fn prepare_and_commit<'a>(
         &'a self,
         interface: &Interface,
-        link: Option<&PinnedLink>,
-        before: Option<Manifest>,
+        (link, before): (Option<&PinnedLink>, Option<Manifest>),
         desired: Desired,
+        takeover: Option<&'a Takeover>,
         compose: &Compose<'_>,
         undo: &mut Undo<'a>,
     ) -> Result<Change> {
-        let Desired { mut state, objects, dry_run } = desired;
+        let Desired { mut state, objects, dry_run, .. } = desired;
+        let adopting = takeover.filter(|takeover| takeover.adopt);
+        let adopted = match &before {
+            Some(before) => before.adopted.clone(),
+            None => adopting.map(|takeover| takeover.found.clone()),
+        };
+        let load = |composed: &mut Composed, undo: &mut Undo<'a>| {
+            let image = &mut composed.image;
+            match &adopted {
+                Some(adopted) => adopted.agree(&interface.name, image)?,
+                None if adopt::adopted_map(image).is_some() => {
+                    return Err(Error::NothingToAdopt { ifname: interface.name.clone() });
+                }
+                None => {}
+            }
+            let swap = Swap::between(before.as_ref(), image);
+            let attach_type = adopted.as_ref().map_or(load::ATTACH_TYPE, |adopted| adopted.attach_type);
+            let generation = before.as_ref().map_or(0, |m| m.generation) + 1;
+            let (loaded, maps) = self.load(&interface.name, generation, (image, &swap, attach_type), undo)?;
+            Ok((loaded, maps, swap))
+        };
         let other_rows = state.assign_rows(before.as_ref().map(|m| &m.state));
         let objects = self.complete(&state, objects)?;
-        let generation = before.as_ref().map_or(0, |m| m.generation) + 1;
         let mut composed = compose(&state, &objects, None).map_err(Error::Compose)?;
-        let mut swap = Swap::between(before.as_ref(), &composed.image);
-        let mut loaded = self.load(&interface.name, generation, (&composed.image, &swap), undo);
+        let mut loaded = load(&mut composed, undo);
         if let Err(Error::Verifier(refusal)) = &loaded
             && refusal.too_large
             && composed.fallback
         {
             tracing::info!("another engine is tried: {refusal}");
             composed = compose(&state, &objects, Some(refusal)).map_err(Error::Compose)?;
-            swap = Swap::between(before.as_ref(), &composed.image);
-            loaded = self.load(&interface.name, generation, (&composed.image, &swap), undo);
+            loaded = load(&mut composed, undo);
         }
-        let (loaded, maps) = loaded?;
+        let (loaded, mut maps, swap) = loaded?;
+        if let Some(Takeover { found, program, .. }) = adopting {
+            found.fill(&composed.image, &loaded, program.as_fd())?;
+        }
+        if adopted.is_some() && adopt::adopted_map(&composed.image).is_none() {
+            // The program stays loaded though it does not run: it is to be put back one day.
+            let before = before.iter().flat_map(|before| &before.maps);
+            maps.extend(before.filter(|map| map.module.is_none() && map.name == ADOPTED_MAP).cloned());
+        }
         exits::check_rows(&interface.name, &composed.image, &state)?;
         if other_rows {
             exits::clear_rows(&composed.image, &loaded, &state)?;
         }
         let mut after = self.manifest_of(interface, before.as_ref(), state, &composed, (&loaded, maps))?;
+        after.adopted = adopted;
         let verified_insns = loaded.verified_insns();
         if dry_run {
             return Ok(Change { before, after, verified_insns, dry_run });
@@ -247,14 +268,14 @@ impl Host {
             (Some(link), Some(before)) => {
                 self.swap(interface, link, before, &after, (&composed.image, &loaded, &swap), undo)?
             }
-            _ => self.attach(interface, &mut after, &loaded, undo)?,
+            _ => self.attach(interface, &mut after, &loaded, takeover, undo)?,
         }
         self.publish(before.as_ref(), &mut after)?;
         Ok(Change { before, after, verified_insns, dry_run })
     }
 
     /// Records a generation that is committed.
-    fn publish(&self, before: Option<&Manifest>, after: &mut Manifest) -> Result<()> {
+    pub(crate) fn publish(&self, before: Option<&Manifest>, after: &mut Manifest) -> Result<()> {
         if let Some(before) = before {
             // A packet that is on its way through the program before still counts there, and may be about to look into
             // its program array.
@@ -294,7 +315,7 @@ impl Host {
         &'a self,
         ifname: &str,
         generation: u64,
-        (image, swap): (&Image, &Swap),
+        (image, swap, attach_type): (&Image, &Swap, u32),
         undo: &mut Undo<'a>,
     ) -> Result<(Loaded, Vec<MapRecord>)> {
         let record = |map: &MapUse| MapRecord {
@@ -320,7 +341,7 @@ impl Host {
                 Err(e) => Err(Error::io("open", path)(e)),
             }
         };
-        let loaded = load::load_new(image, &mut |map| pinned(map), &swap.kept)?;
+        let loaded = load::load_new(image, &mut |map| pinned(map), &swap.kept, attach_type)?;
         load::fill(image, &loaded, swap.filled_later())?;
         let mut records = Vec::with_capacity(image.maps.len());
         for (map, loaded) in image.maps.iter().zip(&loaded.maps) {
@@ -376,16 +397,18 @@ impl Host {
             maps,
             state,
             carried: before.map(|m| m.carried.clone()).unwrap_or_default(),
+            adopted: None,
         })
     }
 
-    /// Refuses when the interface is not the one that the chain was put on, or runs somebody else's program.
+    /// Refuses when the interface is not the one that the chain was put on, or runs somebody else's program beside it.
+    /// The program of somebody else, when there is no chain.
     fn check_identity(
         &self,
         interface: &Interface,
         link: Option<&PinnedLink>,
         before: Option<&Manifest>,
-    ) -> Result<()> {
+    ) -> Result<Option<AttachedProgram>> {
         if let Some(attached) = link.and_then(PinnedLink::ifindex) {
             let elsewhere = before.is_some_and(|m| m.netns_cookie != self.netns.cookie);
             if elsewhere || attached != interface.index {
@@ -401,7 +424,8 @@ impl Host {
         }
         let ours = link.map(|link| link.info.prog_id);
         match interface.programs.iter().find(|program| Some(program.id) != ours) {
-            Some(program) => Err(attach::foreign(interface, program.id, program.place)),
+            Some(program) if link.is_some() => Err(attach::foreign(interface, program.id, program.place)),
+            Some(program) => Ok(Some(*program)),
             None if link.is_some() && before.is_none() => Err(Error::Foreign {
                 ifname: interface.name.clone(),
                 id: ours.unwrap_or_default(),
@@ -409,16 +433,16 @@ impl Host {
                 owner: Some("a chain of ours whose manifest is gone".to_owned()),
                 help: format!("`xdpchain detach {}`, then attach again", interface.name),
             }),
-            None => Ok(()),
+            None => Ok(None),
         }
     }
 
     /// Takes the chain off an interface, which may have been renamed or be gone, and removes everything that only it used.
-    /// The generation that ran, when its manifest could be read.
+    /// A program that it had adopted is put back.
     ///
     /// # Errors
     /// [`Error::NoChain`], [`Error::NoInterface`] when there is neither a chain nor an interface, [`Error::Permission`].
-    pub fn detach(&self, ifname: &str) -> Result<Option<Manifest>> {
+    pub fn detach(&self, ifname: &str) -> Result<Detached> {
         let lock = NetnsLock::acquire(&self.at)?;
         // A manifest that cannot be read must not keep the chain on the interface.
         let recovered = match self.recover_interface(ifname) {
@@ -432,8 +456,15 @@ impl Host {
             Interface::by_name(ifname)?;
             return Err(Error::NoChain { ifname: ifname.to_owned() });
         }
-        if let Some(link) = link {
-            link.detach(&self.at.link(ifname))?;
+        let manifest = manifest.unwrap_or_default();
+        let mut not_restored = None;
+        let path = self.at.link(ifname);
+        if let Some((manifest, adopted)) = manifest.as_ref().and_then(|m| Some((m, m.adopted.as_ref()?))) {
+            not_restored = adopted.restore(link.as_ref(), &path, manifest.ifindex)?;
+        } else if let Some(link) = &link {
+            link.detach(&path)?;
+        }
+        if link.is_some() {
             // A packet may be about to look into a program array that goes away.
             sys::wait_for_programs();
         }
@@ -441,91 +472,7 @@ impl Host {
         self.tidy(ifname);
         self.sweep();
         drop(lock);
-        Ok(manifest.unwrap_or_default())
-    }
-
-    /// Finishes or clears away what interrupted commands left, in every network namespace.
-    ///
-    /// # Errors
-    /// [`Error::Permission`], [`Error::Io`], [`Error::Manifest`].
-    pub fn recover(&self) -> Result<Vec<Recovered>> {
-        let lock = NetnsLock::acquire(&self.at)?;
-        let mut found = Vec::new();
-        for ifname in collect::known_interfaces(&self.at)? {
-            found.extend(self.recover_interface(&ifname)?);
-        }
-        collect::collect(&self.at)?;
-        found.extend(self.sweep());
-        drop(lock);
-        Ok(found)
-    }
-
-    /// Finishes or clears away what an interrupted command left on one interface. The lock is held.
-    fn recover_interface(&self, ifname: &str) -> Result<Option<Recovered>> {
-        let link = PinnedLink::open(&self.at.link(ifname))?;
-        let alive = link.as_ref().is_some_and(|link| link.ifindex().is_some());
-        let mut recovered = None;
-        if let Some(mut staged) = self.store().staged(ifname)? {
-            let (ifname, generation) = (ifname.to_owned(), staged.generation);
-            let before = self.store().current(&ifname)?;
-            if before.as_ref().is_some_and(|before| before.generation == generation) {
-                // It was recorded, but for forgetting that it had been prepared.
-                self.store().unstage(&ifname)?;
-            } else if alive
-                && let Some(link) = &link
-                && self.differences(&staged, link)?.is_empty()
-            {
-                self.publish(before.as_ref(), &mut staged)?;
-                recovered = Some(Recovered::Finished { ifname, generation });
-            } else {
-                self.store().unstage(&ifname)?;
-                recovered = Some(Recovered::Cleared { ifname, generation });
-            }
-            collect::collect(&self.at)?;
-        }
-        let current = match self.store().current(ifname) {
-            Ok(current) => current,
-            // A living chain whose manifest cannot be read is nothing to clear away.
-            Err(error) if alive => return Err(error),
-            Err(_) => None,
-        };
-        if alive || (link.is_none() && current.is_none()) {
-            return Ok(recovered);
-        }
-        tracing::warn!(
-            "the chain of `{ifname}` was detached by something else, or its interface is gone; removing its state"
-        );
-        if let Some(link) = link {
-            link.detach(&self.at.link(ifname))?;
-        }
-        self.store().remove(ifname)?;
-        collect::collect(&self.at)?;
-        Ok(Some(Recovered::Gone { ifname: ifname.to_owned() }))
-    }
-
-    /// Removes old generations and what nothing refers to. What cannot be removed now is removed by the next command.
-    fn tidy(&self, ifname: &str) {
-        if let Err(error) = self.store().prune(ifname).and_then(|()| collect::collect(&self.at)) {
-            tracing::warn!("some leftovers could not be removed: {error}");
-        }
-    }
-
-    /// Removes the state of chains in other network namespaces whose interface is gone, which mostly are namespaces that
-    /// are gone.
-    fn sweep(&self) -> Vec<Recovered> {
-        let mut found = Vec::new();
-        let mut inodes: BTreeSet<String> = names(self.places.run()).unwrap_or_default().into_iter().collect();
-        inodes.extend(names(self.places.pins()).unwrap_or_default());
-        for inode in inodes.iter().filter_map(|name| name.parse::<u64>().ok()) {
-            if inode == self.netns.inode {
-                continue;
-            }
-            match collect::sweep(&self.places.of(Netns { inode, cookie: None })) {
-                Ok(swept) => found.extend(swept),
-                Err(error) => tracing::debug!("network namespace {inode}: {error}"),
-            }
-        }
-        found
+        Ok(Detached { manifest, not_restored })
     }
 }
 

@@ -3,11 +3,16 @@
 //! A program that was attached by netlink, without a link, is only seen here.
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use aya_obj::generated::{
+    XDP_FLAGS_DRV_MODE, XDP_FLAGS_HW_MODE, XDP_FLAGS_REPLACE, XDP_FLAGS_SKB_MODE, XDP_FLAGS_UPDATE_IF_NOEXIST,
+};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::sys;
@@ -38,7 +43,8 @@ pub struct AttachedProgram {
 }
 
 /// Where in the receive path a program runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum AttachPlace {
     /// In the driver.
     Native,
@@ -46,6 +52,17 @@ pub enum AttachPlace {
     Generic,
     /// In the device.
     Offload,
+}
+
+impl AttachPlace {
+    /// The name in output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::Offload => "offload",
+        }
+    }
 }
 
 impl Interface {
@@ -67,25 +84,43 @@ impl Interface {
     pub fn by_index(index: u32) -> io::Result<Self> {
         let mut request = LinkMessage::default();
         request.header.index = index;
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST;
-        let mut message =
-            NetlinkMessage::new(header, NetlinkPayload::from(RouteNetlinkMessage::GetLink(request)));
-        message.finalize();
-        let mut out = vec![0; message.buffer_len()];
-        message.serialize(&mut out);
-
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        socket.send(&out, 0)?;
-        let (answer, _) = socket.recv_from_full()?;
-        let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
-        match answer.payload {
+        match ask(RouteNetlinkMessage::GetLink(request), 0)? {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(Self::from_message(&link)),
-            NetlinkPayload::Error(e) => Err(e.to_io()),
-            other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer {other:?}"))),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Puts `program` on the interface without a link, or takes off what is there when there is none, and only when
+    /// that is `expected`; with neither, nothing may be there.
+    ///
+    /// # Errors
+    /// `EEXIST` when another program is there, what the driver says.
+    pub(crate) fn set_xdp(
+        &self,
+        place: AttachPlace,
+        program: Option<BorrowedFd<'_>>,
+        expected: Option<BorrowedFd<'_>>,
+    ) -> io::Result<()> {
+        let mut flags = match place {
+            AttachPlace::Native => XDP_FLAGS_DRV_MODE,
+            AttachPlace::Generic => XDP_FLAGS_SKB_MODE,
+            AttachPlace::Offload => XDP_FLAGS_HW_MODE,
+        };
+        let mut attributes = vec![LinkXdp::Fd(program.map_or(-1, |program| program.as_raw_fd()))];
+        match expected {
+            Some(expected) => {
+                attributes.push(LinkXdp::ExpectedFd(expected.as_raw_fd() as u32));
+                flags |= XDP_FLAGS_REPLACE;
+            }
+            None => flags |= XDP_FLAGS_UPDATE_IF_NOEXIST,
+        }
+        attributes.push(LinkXdp::Flags(flags));
+        let mut request = LinkMessage::default();
+        request.header.index = self.index;
+        request.attributes.push(LinkAttribute::Xdp(attributes));
+        match ask(RouteNetlinkMessage::SetLink(request), NLM_F_ACK)? {
+            NetlinkPayload::Error(_) => Ok(()),
+            other => Err(unexpected(&other)),
         }
     }
 
@@ -107,6 +142,31 @@ impl Interface {
         }
         interface
     }
+}
+
+/// Sends a request, and waits for the one answer. An answer that is an error is one here, too.
+fn ask(message: RouteNetlinkMessage, flags: u16) -> io::Result<NetlinkPayload<RouteNetlinkMessage>> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+    message.finalize();
+    let mut out = vec![0; message.buffer_len()];
+    message.serialize(&mut out);
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.send(&out, 0)?;
+    let (answer, _) = socket.recv_from_full()?;
+    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
+    match answer.payload {
+        NetlinkPayload::Error(e) if e.code.is_some() => Err(e.to_io()),
+        payload => Ok(payload),
+    }
+}
+
+fn unexpected(answer: &NetlinkPayload<RouteNetlinkMessage>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer {answer:?}"))
 }
 
 fn kind_name(kind: &InfoKind) -> String {

@@ -5,6 +5,7 @@
 //! when anything fails: at any instant the generation before or the one after runs whole.
 #![deny(unsafe_code)]
 
+mod adopt;
 mod attach;
 mod collect;
 pub mod cpus;
@@ -20,6 +21,7 @@ mod manifest;
 mod maps;
 mod netns;
 mod places;
+mod recover;
 mod status;
 mod store;
 mod swap;
@@ -29,9 +31,10 @@ pub mod sys;
 mod undo;
 mod verifier;
 
+pub use adopt::{Adopted, Foreign};
 pub use error::{BoxError, Class, Error, Result};
 pub use exits::{Carried, Count, Exits, SlotExits};
-pub use host::{Change, Compose, Composed, Desired, Edit, Host, Recovered};
+pub use host::{Change, Compose, Composed, Desired, Detached, Edit, Host};
 pub use interface::{AttachPlace, AttachedProgram, Interface};
 pub use kernel::RunningKernel;
 pub use manifest::{
@@ -40,5 +43,6 @@ pub use manifest::{
 pub use maps::{Batches, Entries, Map, MapName};
 pub use netns::Netns;
 pub use places::{ENV_BPFFS, ENV_RUN, NetnsPlaces, Places, escape, unescape};
+pub use recover::Recovered;
 pub use status::{ChainStatus, MapStatus};
 pub use verifier::{Refusal, SourceLine};

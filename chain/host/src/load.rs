@@ -7,7 +7,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use aya_obj::generated::{
-    BPF_F_RDONLY_PROG, BPF_F_XDP_HAS_FRAGS, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_map_type,
+    BPF_F_RDONLY_PROG, BPF_F_XDP_HAS_FRAGS, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_attach_type,
+    bpf_map_type,
 };
 use xdpchain_compose::{DebugInfo, Image, Initial, MapDef, MapUse, ProgramDebugInfo, ProgramImage, Target};
 
@@ -153,6 +154,9 @@ pub struct Loaded {
     pub maps: Vec<LoadedMap>,
 }
 
+/// What programs are loaded for unless something else is asked for.
+pub(crate) const ATTACH_TYPE: u32 = bpf_attach_type::BPF_XDP as u32;
+
 /// Loads `image`. `existing` answers for each map whether it exists already; a map that does is used when it has the shape
 /// that the image wants.
 ///
@@ -160,17 +164,18 @@ pub struct Loaded {
 /// [`Error::MapDiffers`], [`Error::MapCreate`], [`Error::Verifier`], [`Error::Permission`], [`Error::Unsupported`], and
 /// what `existing` fails with.
 pub fn load(image: &Image, existing: &mut dyn FnMut(&MapUse) -> Result<Option<OwnedFd>>) -> Result<Loaded> {
-    let loaded = load_new(image, existing, &[])?;
+    let loaded = load_new(image, existing, &[], ATTACH_TYPE)?;
     fill(image, &loaded, None)?;
     Ok(loaded)
 }
 
 /// Loads `image` but for the programs that are there: those whose number is in `kept`, and those that a module's program
-/// array holds that existed before. The new ones are not put into program arrays yet.
+/// array holds that existed before. The new ones are loaded for `attach_type`, and not put into program arrays yet.
 pub(crate) fn load_new(
     image: &Image,
     existing: &mut dyn FnMut(&MapUse) -> Result<Option<OwnedFd>>,
     kept: &[Option<u32>],
+    attach_type: u32,
 ) -> Result<Loaded> {
     sys::raise_memlock();
     let debug = image.debug_info(features::btf());
@@ -194,7 +199,10 @@ pub(crate) fn load_new(
         fresh.push(there.is_none());
         programs.push(match there {
             Some(id) => sys::prog_by_id(id).map_err(Error::query(format!("program {id}")))?,
-            None => load_program(program, &maps, btf.map(|fd| (fd, debug)), btf_note.clone())?,
+            None => {
+                let debug = btf.map(|fd| (fd, debug));
+                load_program(program, &maps, debug, btf_note.clone(), attach_type)?
+            }
         });
     }
     if programs.is_empty() {
@@ -439,6 +447,7 @@ fn load_program(
     maps: &[LoadedMap],
     btf: Option<(BorrowedFd<'_>, &ProgramDebugInfo)>,
     btf_note: Option<String>,
+    attach_type: u32,
 ) -> Result<OwnedFd> {
     let mut modules = ModuleBtfs::default();
     let insns = linked(program, maps, &mut modules)?;
@@ -463,6 +472,7 @@ fn load_program(
             insns: &insns,
             license: &program.license,
             flags,
+            attach_type,
             btf: btf.map(|(btf, debug)| (btf, debug.functions.as_slice(), debug.lines.as_slice())),
             modules: &modules,
         };

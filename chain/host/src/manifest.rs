@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use xdpchain_compose::MapOwner;
 use xdpchain_spec::{ChainSpec, Engine, ModuleSpec};
 
+use crate::adopt::Adopted;
 use crate::exits::Carried;
 
 /// The version of the manifest's format.
@@ -245,6 +246,9 @@ pub struct Manifest {
     /// What was counted before the slots were as they are.
     #[serde(default)]
     pub carried: Carried,
+    /// The program of somebody else that was on the interface, and is put back when the chain goes.
+    #[serde(default)]
+    pub adopted: Option<Adopted>,
 }
 
 #[cfg(test)]
@@ -302,6 +306,7 @@ pub(crate) mod tests {
             }],
             state: state(slots),
             carried: Carried::default(),
+            adopted: None,
         }
     }
 

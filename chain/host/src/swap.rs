@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use sha2::{Digest, Sha256};
 use xdpchain_compose::{Image, MapOwner, ProgramImage, Target};
 
+use crate::adopt::Takeover;
 use crate::attach::{self, PinnedLink};
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -208,20 +209,35 @@ impl Host {
         }
     }
 
-    /// Commits a first generation: a new link, pinned.
+    /// Commits a first generation: a new link, pinned, or that of the program whose place it takes.
     pub(crate) fn attach<'a>(
         &'a self,
         interface: &Interface,
         after: &mut Manifest,
         loaded: &Loaded,
+        takeover: Option<&'a Takeover>,
         undo: &mut Undo<'a>,
     ) -> Result<()> {
         let path = self.at.link(&interface.name);
         if let Some(parent) = path.parent() {
             make_directory(parent)?;
         }
+        if let Some((takeover, link)) = takeover.and_then(|t| Some((t, t.found.link?))) {
+            return self.take_link(interface, after, loaded, (takeover, link), undo);
+        }
+        let mut mode = after.state.chain.mode;
+        if let Some(takeover) = takeover {
+            mode = takeover.mode(mode);
+            self.stage(after, undo)?;
+            takeover.take_off(interface)?;
+            undo.visible();
+            let back = interface.clone();
+            undo.push("put the program before back", move || {
+                Takeover::put_back(takeover.program.as_fd(), takeover.found.place, &back)
+            });
+        }
         // Until it is pinned, the link ends with this process: a crash leaves nothing on the interface.
-        let attached = attach::attach(loaded.program.as_fd(), interface, after.state.chain.mode)?;
+        let attached = attach::attach(loaded.program.as_fd(), interface, mode)?;
         undo.visible();
         (after.mode, after.mode_reason) = (attached.mode, attached.reason);
         self.stage(after, undo)?;
@@ -229,6 +245,42 @@ impl Host {
         undo.push("detach the link", move || {
             sys::link_detach(attached.link.as_fd()).map_err(Error::query("the link"))?;
             remove_file(&path)
+        });
+        Ok(())
+    }
+
+    /// Lets the link that ran somebody else's program run the chain.
+    fn take_link<'a>(
+        &'a self,
+        interface: &Interface,
+        after: &mut Manifest,
+        loaded: &Loaded,
+        (takeover, link): (&'a Takeover, u32),
+        undo: &mut Undo<'a>,
+    ) -> Result<()> {
+        let mode = takeover.found.attach_mode();
+        let wanted = after.state.chain.mode;
+        if wanted != xdpchain_spec::Mode::Auto && wanted.name() != mode.name() {
+            return Err(Error::ModeChange {
+                ifname: interface.name.clone(),
+                current: mode.name(),
+                wanted: wanted.name(),
+            });
+        }
+        (after.mode, after.mode_reason) = (mode, None);
+        let path = self.at.link(&interface.name);
+        let failed = |e| Error::query(format!("link {link}"))(e);
+        let fd = sys::link_by_id(link).map_err(failed)?;
+        self.stage(after, undo)?;
+        // Pinned, it stays when the process that made it ends.
+        sys::pin(fd.as_fd(), &path).map_err(Error::io("pin", &path))?;
+        undo.push("remove the link's pin", move || remove_file(&path));
+        sys::link_update(fd.as_fd(), loaded.program.as_fd(), takeover.program.as_fd()).map_err(failed)?;
+        undo.visible();
+        let new = clone(&loaded.program)?;
+        undo.push("put the program before back", move || {
+            sys::link_update(fd.as_fd(), takeover.program.as_fd(), new.as_fd())
+                .map_err(Error::query(format!("link {link}")))
         });
         Ok(())
     }

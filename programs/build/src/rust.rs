@@ -8,8 +8,9 @@ use std::{
 
 use crate::{Error, create_dir, target_dir, tools, workspace_root, write_if_changed};
 
-/// Packages of the six programs of the data path.
-pub const PROGRAMS: [&str; 6] = ["gtp-decap", "gre-decap", "acl", "stats", "gre-steer", "gtp-encap"];
+/// Packages of the six programs of the data path, and of the one that stands for somebody else's.
+pub const PROGRAMS: [&str; 7] =
+    ["gtp-decap", "gre-decap", "acl", "stats", "gre-steer", "gtp-encap", "adopted"];
 
 /// Packages of the third-party examples that are written in Rust.
 pub const RUST_EXAMPLES: [&str; 1] = ["rust-dscp"];

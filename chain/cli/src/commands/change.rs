@@ -3,9 +3,10 @@
 use serde::Serialize;
 use xdpchain_compose::object::Object;
 use xdpchain_host::{
-    BoxError, ChainState, Change, Desired, Host, Interface, Manifest, ModuleState, Objects, Recovered,
+    self as host, Adopted, BoxError, ChainState, Change, Desired, Foreign, Host, Interface, Manifest,
+    ModuleState, Objects, Recovered,
 };
-use xdpchain_spec::{MapRef, Mode, ModuleSpec, ObjectRef, Place, SlotSpec};
+use xdpchain_spec::{MapRef, Mode, ModuleSpec, ObjectRef, Place, Position, SlotSpec};
 
 use crate::args::{Add, Common};
 use crate::assemble;
@@ -35,14 +36,23 @@ struct Changed<'a> {
     dry_run: bool,
 }
 
+/// How a chain is attached.
+#[derive(Clone, Copy)]
+pub(crate) struct Attach {
+    /// Where in the receive path; what the chain says when not given.
+    pub(crate) mode: Option<Mode>,
+    pub(crate) foreign: Foreign,
+    pub(crate) dry_run: bool,
+}
+
 pub(crate) fn attach(
     common: &Common,
     out: Output,
     iface: &str,
     chain: Option<&str>,
-    mode: Option<Mode>,
-    dry_run: bool,
+    how: Attach,
 ) -> Result<u8> {
+    let Attach { mode, foreign, dry_run } = how;
     Interface::by_name(iface)?;
     let (config, file) = config::read(common.file.as_deref())?;
     let mut chain = config::chain_for(&config, &file, iface, chain)?.clone();
@@ -50,32 +60,61 @@ pub(crate) fn attach(
     let (state, objects) = assemble::chain_state(&config, &chain).map_err(|error| error.in_file(&file))?;
     // What is wrong with the objects is told to everybody, not only to those who may attach.
     assemble::compose(&state, &objects, None).map_err(|error| error.in_file(&file))?;
-    let change =
-        apply(iface, &mut |_| Ok(Desired { state: state.clone(), objects: objects.clone(), dry_run }))
-            .map_err(|error| error.in_file(&file))?;
+    let change = apply(iface, &mut |before| {
+        let (mut state, mut objects) = (state.clone(), objects.clone());
+        if foreign == Foreign::Adopt || before.is_some_and(|before| before.adopted.is_some()) {
+            assemble::add_adopted(&mut state, &mut objects)?;
+        }
+        Ok(Desired { state, objects, foreign, dry_run })
+    })
+    .map_err(|error| error.in_file(&file))?;
     let done = if change.before.is_some() { "updated" } else { "attached" };
     print(out, &change, done)
 }
 
 pub(crate) fn detach(out: Output, iface: &str, dry_run: bool) -> Result<u8> {
     let host = Host::open()?;
-    let manifest = if dry_run { Some(host.manifest(iface)?) } else { host.detach(iface)? };
+    let done = match dry_run {
+        true => host::Detached { manifest: Some(host.manifest(iface)?), not_restored: None },
+        false => host.detach(iface)?,
+    };
+    let manifest = done.manifest;
+    let adopted = manifest.as_ref().and_then(|manifest| manifest.adopted.as_ref());
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Detached<'a> {
         interface: &'a str,
         chain: Option<&'a str>,
         generation: Option<u64>,
+        /// The program that had been adopted.
+        adopted: Option<u32>,
+        /// Why that is not back on the interface.
+        not_restored: Option<&'a str>,
         dry_run: bool,
     }
     let detached = Detached {
         interface: iface,
         chain: manifest.as_ref().map(|manifest| manifest.state.chain.name.as_str()),
         generation: manifest.as_ref().map(|manifest| manifest.generation),
+        adopted: adopted.map(|adopted| adopted.id),
+        not_restored: done.not_restored.as_deref(),
         dry_run,
     };
     let done = if dry_run { "would detach" } else { "detached" };
     eprintln!("{done} chain `{}` from {iface}", detached.chain.unwrap_or("?"));
+    if let Some(adopted) = adopted {
+        let Adopted { id, name, .. } = adopted;
+        match (detached.not_restored, adopted.link) {
+            (Some(reason), _) => {
+                eprintln!("warning: program {id} (`{name}`) is not back on {iface}: {reason}")
+            }
+            (None, Some(link)) => eprintln!(
+                "program {id} (`{name}`) runs on {iface} again, by its link {link}; when nothing holds that any more, it \
+                 goes with it"
+            ),
+            (None, None) => eprintln!("program {id} (`{name}`) runs on {iface} again"),
+        }
+    }
     out.print("Detached", &detached, |_| ())?;
     Ok(exit::DONE)
 }
@@ -105,6 +144,14 @@ pub(crate) fn add(common: &Common, out: Output, args: &Add) -> Result<u8> {
     };
     let position = args.place.position();
     let change = edit(&args.iface, args.dry_run.set, &objects, &mut |state| {
+        // What was adopted stays last.
+        let adopted = state.chain.slot(assemble::ADOPTED).is_some();
+        let position = match position {
+            Position::Last if adopted && slot.at == Place::Order => {
+                Position::Before(assemble::ADOPTED.into())
+            }
+            ref other => other.clone(),
+        };
         state.chain.insert(slot.clone(), &position)?;
         for import in spec.imports.values() {
             known_import(state, &name, import)?;
@@ -225,7 +272,7 @@ fn edit(
         let before = before.ok_or_else(|| xdpchain_host::Error::NoChain { ifname: iface.to_owned() })?;
         let mut state = before.state.clone();
         edit(&mut state)?;
-        Ok(Desired { state, objects: objects.clone(), dry_run })
+        Ok(Desired { state, objects: objects.clone(), foreign: Foreign::Refuse, dry_run })
     })
 }
 

@@ -9,9 +9,10 @@ use serde::Serialize;
 use xdpchain_abi::{Fate, REASON_MAP, Reason};
 use xdpchain_compose::object::Object;
 use xdpchain_compose::{MapOwner, proceed_on};
-use xdpchain_host::{ChainStatus, Count, Host, Manifest, ModuleState, SlotExits};
+use xdpchain_host::{Adopted, ChainStatus, Count, Host, Manifest, ModuleState, SlotExits};
 use xdpchain_spec::{Engine, Place, SlotSpec, Verdict, VerdictSet};
 
+use crate::assemble::ADOPTED;
 use crate::error::{Result, exit};
 use crate::output::{Output, Page, grouped, octets};
 
@@ -36,6 +37,8 @@ struct Status {
     program: ProgramStatus,
     /// Programs that the chain is made of.
     programs: usize,
+    /// The program of somebody else that the chain has taken in.
+    adopted: Option<Adopted>,
     default: &'static str,
     /// Everything that went through the chain since it was attached.
     total: Counted,
@@ -150,7 +153,10 @@ fn status(host: &Host, chain: &ChainStatus) -> Result<Status> {
         Some(SlotStatus {
             slot: slot.name.clone(),
             module: slot.module.clone(),
-            object: module.spec.object.to_string(),
+            object: match &manifest.adopted {
+                Some(adopted) if slot.name == ADOPTED => format!("program {} ({})", adopted.id, adopted.name),
+                _ => module.spec.object.to_string(),
+            },
             digest: module.object.short(),
             at: slot.at,
             observer: slot.observer,
@@ -190,6 +196,7 @@ fn status(host: &Host, chain: &ChainStatus) -> Result<Status> {
             verified_instructions: chain.program.as_ref().map(|program| program.verified_insns),
         },
         programs: 1 + manifest.others.len(),
+        adopted: manifest.adopted.clone(),
         default: state.chain.default.name(),
         total: counted(chain.exits.total),
         slots: slots.collect(),
@@ -277,6 +284,13 @@ fn show(page: &mut Page, status: &Status, wide: bool) {
         if let Some(reason) = reason {
             page.line(format!("  {what}: {reason}"));
         }
+    }
+    if let Some(Adopted { id, name, place, link, .. }) = &status.adopted {
+        let by = link.map_or_else(|| "netlink".to_owned(), |link| format!("link {link}"));
+        let place = place.name();
+        page.line(format!(
+            "  adopted: program {id} ({name}), which was attached by {by}, {place}; `detach` puts it back"
+        ));
     }
     page.line("");
     let mut headings = vec!["SLOT", "MODULE", "OBJECT"];

@@ -5,7 +5,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_prog_info, bpf_prog_type};
+use aya_obj::generated::{bpf_cmd, bpf_prog_info, bpf_prog_type};
 use xdpchain_compose::Insn;
 
 use super::{address, address_mut, attr, bpf, bpf_fd, by_id, name_text, object_info, object_name};
@@ -24,6 +24,8 @@ pub struct ProgLoad<'a> {
     pub license: &'a str,
     /// `BPF_F_*`.
     pub flags: u32,
+    /// `enum bpf_attach_type` that it is loaded for: `BPF_XDP`, or 0 as older loaders have it.
+    pub attach_type: u32,
     /// BTF object, function records of 8 octets, line records of 16 octets.
     pub btf: Option<(BorrowedFd<'a>, &'a [u8], &'a [u8])>,
     /// BTF objects of kernel modules, which calls of their functions name by index; empty when there are none. The
@@ -47,7 +49,7 @@ pub fn prog_load(program: &ProgLoad<'_>) -> Result<OwnedFd, (io::Error, String)>
         // SAFETY: writing fields of a zeroed union of integers.
         let load = unsafe { &mut attr.__bindgen_anon_3 };
         load.prog_type = bpf_prog_type::BPF_PROG_TYPE_XDP as u32;
-        load.expected_attach_type = bpf_attach_type::BPF_XDP as u32;
+        load.expected_attach_type = program.attach_type;
         load.insns = address(program.insns);
         load.insn_cnt = program.insns.len() as u32;
         load.license = license.as_ptr() as u64;
