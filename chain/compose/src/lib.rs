@@ -18,7 +18,8 @@ pub mod tail;
 mod targets;
 
 pub use chain::{
-    ADOPTED_MAP, Chain, EXIT_COLUMNS, EXIT_MAP, EXIT_ROWS, EXIT_UNKNOWN, EXIT_VALUE, MAX_SLOTS, Module, Slot, proceed_on,
+    ADOPTED_MAP, Chain, EXIT_COLUMNS, EXIT_MAP, EXIT_ROWS, EXIT_UNKNOWN, EXIT_VALUE, MAX_SLOTS, Module, Slot,
+    proceed_on,
 };
 pub use error::ComposeError;
 pub use image::{
