@@ -130,12 +130,21 @@ pub(crate) enum Command {
         /// The interface [default: every interface with a chain]
         iface: Option<String>,
     },
+    /// Show what this kernel can do, and which engines run here
+    ///
+    /// Each feature is tried, not told from the kernel's version.
+    Features {
+        /// The interface whose driver is asked as well
+        iface: Option<String>,
+    },
+    /// Look for what keeps chains from working here, and say what mends it
+    Doctor,
     /// Finish or clear away what an interrupted command left
     Recover,
     /// Look at objects, or at a chains.yaml, without attaching anything
     ///
-    /// Prints programs and maps, composes, and (as root) has the kernel verify. Without OBJECT, all of chains.yaml
-    /// is checked.
+    /// Prints programs and maps, what they call, and for each engine whether it takes them here, and at what size: composed,
+    /// and (as root) loaded by the kernel. Without OBJECT, all of chains.yaml is checked.
     Check {
         /// Paths of ELF objects, or builtin:NAME
         #[arg(value_name = "OBJECT")]

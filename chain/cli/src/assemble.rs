@@ -110,9 +110,10 @@ pub(crate) fn compose(state: &ChainState, objects: &Objects, refused: Option<&Re
     }
 }
 
-type EngineFn = fn(&Chain<'_>) -> Result<Image, ComposeError>;
+pub(crate) type EngineFn = fn(&Chain<'_>) -> Result<Image, ComposeError>;
 
-fn image(state: &ChainState, objects: &Objects, engine: EngineFn) -> Result<Image> {
+/// Makes the programs of a chain by one engine.
+pub(crate) fn image(state: &ChainState, objects: &Objects, engine: EngineFn) -> Result<Image> {
     let parsed = parse_objects(state, objects)?;
     let digests: BTreeMap<&str, String> =
         state.modules.iter().map(|(name, module)| (name.as_str(), module.object.short())).collect();

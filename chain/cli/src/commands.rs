@@ -2,6 +2,8 @@
 
 mod change;
 mod check;
+mod doctor;
+mod features;
 mod map;
 mod status;
 
@@ -30,6 +32,8 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Replace { iface, slot, object, program, dry_run } => {
             change::replace(out, &iface, &slot, &object, program.as_deref(), dry_run.set)
         }
+        Command::Features { iface } => features::run(out, iface.as_deref()),
+        Command::Doctor => doctor::run(out),
         Command::Recover => change::recover(out),
         Command::Status { iface } => status::run(out, iface.as_deref()),
         Command::Map { command } => map::run(out, &command),

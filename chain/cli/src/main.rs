@@ -10,6 +10,7 @@ mod builtin;
 mod commands;
 mod config;
 mod error;
+mod forwarding;
 mod output;
 
 use std::io::IsTerminal;

@@ -9,6 +9,7 @@ pub mod btf;
 mod chain;
 mod error;
 pub mod fused;
+mod helpers;
 mod image;
 pub mod insn;
 pub mod libxdp;
@@ -22,6 +23,7 @@ pub use chain::{
     proceed_on,
 };
 pub use error::ComposeError;
+pub use helpers::helper_name;
 pub use image::{
     DebugInfo, Fill, Image, Initial, InitialData, MapDef, MapOwner, MapType, MapUse, ProgramDebugInfo,
     ProgramImage, Relocation, Target,

@@ -19,7 +19,7 @@ use crate::exits;
 use crate::interface::{AttachedProgram, Interface};
 use crate::load::{self, Loaded};
 use crate::lock::NetnsLock;
-use crate::manifest::{self, AttachMode, ChainState, Manifest, MapRecord, Objects, ProgramRecord};
+use crate::manifest::{self, AttachMode, ChainState, Manifest, MapRecord, ObjectId, Objects, ProgramRecord};
 use crate::netns::Netns;
 use crate::places::{NetnsPlaces, Places};
 use crate::recover::Recovered;
@@ -145,6 +145,14 @@ impl Host {
     /// [`Error::Manifest`], [`Error::Io`].
     pub fn history(&self, ifname: &str) -> Result<Vec<Manifest>> {
         self.store().history(ifname)
+    }
+
+    /// The object of a generation, as it is stored; none when it is not there, or not whole.
+    ///
+    /// # Errors
+    /// [`Error::Permission`], [`Error::Io`].
+    pub fn object(&self, id: ObjectId) -> Result<Option<Vec<u8>>> {
+        self.store().object(id)
     }
 
     pub(crate) fn store(&self) -> Store<'_> {

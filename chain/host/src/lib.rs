@@ -19,8 +19,11 @@ pub mod load;
 mod lock;
 mod manifest;
 mod maps;
+mod measure;
+mod netdev;
 mod netns;
 mod places;
+pub mod probe;
 mod recover;
 mod status;
 mod store;
@@ -41,6 +44,8 @@ pub use manifest::{
     AttachMode, BadObjectId, ChainState, Manifest, MapRecord, ModuleState, ObjectId, Objects, ProgramRecord,
 };
 pub use maps::{Batches, Entries, Map, MapName};
+pub use measure::{Measured, measure};
+pub use netdev::{XdpFeatures, xdp_features};
 pub use netns::Netns;
 pub use places::{ENV_BPFFS, ENV_RUN, NetnsPlaces, Places, escape, unescape};
 pub use recover::Recovered;

@@ -271,7 +271,7 @@ fn held(image: &Image, maps: &[LoadedMap], program: usize) -> Result<Option<u32>
 
 /// Loads the image's BTF. A kernel that does not know some kind of type refuses it: that is told only when the program
 /// turns out to need it.
-fn load_btf(image: &Image, debug: &DebugInfo) -> Result<(Option<OwnedFd>, Option<String>)> {
+pub(crate) fn load_btf(image: &Image, debug: &DebugInfo) -> Result<(Option<OwnedFd>, Option<String>)> {
     if image.btf.is_empty() {
         return Ok((None, None));
     }
@@ -387,7 +387,7 @@ fn fill_values(image: &Image, maps: &[LoadedMap]) -> Result<()> {
 
 /// BTF objects of the kernel modules whose functions and variables a program refers to.
 #[derive(Default)]
-struct ModuleBtfs {
+pub(crate) struct ModuleBtfs {
     fds: Vec<OwnedFd>,
     ids: Vec<u32>,
 }
@@ -405,7 +405,7 @@ impl ModuleBtfs {
     }
 
     /// The descriptors as the kernel wants them: those of modules from index 1 on.
-    fn array(&self) -> Vec<RawFd> {
+    pub(crate) fn array(&self) -> Vec<RawFd> {
         if self.fds.is_empty() {
             return Vec::new();
         }
@@ -414,7 +414,7 @@ impl ModuleBtfs {
 }
 
 /// The program's instructions with descriptors in their places.
-fn linked(
+pub(crate) fn linked(
     program: &ProgramImage,
     maps: &[LoadedMap],
     modules: &mut ModuleBtfs,

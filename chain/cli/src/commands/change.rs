@@ -12,6 +12,7 @@ use crate::args::{Add, Common};
 use crate::assemble;
 use crate::config;
 use crate::error::{Error, Result, exit};
+use crate::forwarding;
 use crate::output::{Output, grouped};
 
 /// What a change did, or would do.
@@ -69,7 +70,22 @@ pub(crate) fn attach(
     })
     .map_err(|error| error.in_file(&file))?;
     let done = if change.before.is_some() { "updated" } else { "attached" };
-    print(out, &change, done)
+    let printed = print(out, &change, done)?;
+    warn_of_forwarding(iface, &state, &objects);
+    Ok(printed)
+}
+
+/// Says when modules will not find routes on the interface.
+fn warn_of_forwarding(iface: &str, state: &ChainState, objects: &Objects) {
+    let asks = state.chain.slots.iter().filter_map(|slot| state.modules.get(&slot.module)).any(|module| {
+        let object = objects.bytes(module.object).and_then(|bytes| Object::parse(bytes).ok());
+        object.is_some_and(|object| forwarding::looks_up_routes(&object, module.spec.program.as_deref()))
+    });
+    if asks {
+        for (what, command) in forwarding::advice(iface) {
+            eprintln!("warning: {what}\nhelp: {command}");
+        }
+    }
 }
 
 pub(crate) fn detach(out: Output, iface: &str, dry_run: bool) -> Result<u8> {

@@ -2,10 +2,12 @@
 //!
 //! Nothing is attached or pinned: what the kernel verified is gone when the command ends.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
-use xdpchain_compose::Image;
-use xdpchain_compose::object::{Object, Program, ProgramKind};
-use xdpchain_host::load;
+use xdpchain_compose::object::{Function, Object, Program, ProgramKind};
+use xdpchain_compose::{Image, Insn, fused, helper_name, libxdp, tail};
+use xdpchain_host::{ChainState, Objects, load, measure};
 use xdpchain_spec::{
     ChainDefault, ChainSpec, Config, Engine, Mode, ModuleSpec, ObjectRef, SlotSpec, VerdictSet,
 };
@@ -34,7 +36,11 @@ struct CheckedObject {
     btf: bool,
     programs: Vec<CheckedProgram>,
     maps: Vec<CheckedMap>,
-    composed: Composed,
+    /// Kernel functions and variables that it asks for.
+    kernel_symbols: Vec<String>,
+    /// Options of the kernel's configuration that it asks for.
+    kernel_options: Vec<String>,
+    engines: Vec<EngineResult>,
 }
 
 #[derive(Serialize)]
@@ -45,6 +51,13 @@ struct CheckedProgram {
     kind: &'static str,
     instructions: usize,
     frags: bool,
+    /// Helpers that it calls, by name.
+    helpers: Vec<String>,
+    /// Functions beside the main one.
+    subprograms: usize,
+    /// Octets below the frame pointer that the main function names itself; subprograms have frames of their own, and what
+    /// is reached by a pointer is not seen. The verifier's numbers are with the engines.
+    stack: u32,
     /// What `.xdp_run_config` says; none when the object has none.
     proceed_on: Option<VerdictSet>,
     /// The one that a chain would run.
@@ -69,16 +82,29 @@ struct CheckedChain {
     chain: String,
     interfaces: Vec<String>,
     slots: Vec<String>,
-    composed: Composed,
+    /// The engine that it asks for.
+    engine: &'static str,
+    engines: Vec<EngineResult>,
 }
 
+/// What one engine makes of it here.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Composed {
+struct EngineResult {
+    engine: &'static str,
+    /// Whether the kernel took it; none when this user may not ask, or it cannot be tried.
+    runs: Option<bool>,
+    /// What stands in the way, or why it was not tried.
+    limit: Option<String>,
+    programs: usize,
     instructions: usize,
     maps: usize,
-    /// Whether the kernel verified the program; false when this user may not ask it to.
-    verified: bool,
+    /// Instructions that the verifier looked at, all programs together.
+    verified_instructions: Option<u32>,
+    /// Octets of stack of each function of each program, as the verifier has it.
+    stack: Vec<Vec<u32>>,
+    #[serde(skip)]
+    error: Option<Error>,
 }
 
 /// Checks the objects, or all of chains.yaml when there are none.
@@ -116,19 +142,20 @@ pub(crate) fn run(common: &Common, out: Output, objects: &[ObjectRef], program: 
 }
 
 fn all_verified(checked: &Checked) -> bool {
-    checked.objects.iter().all(|object| object.composed.verified)
-        && checked.chains.iter().all(|chain| chain.composed.verified)
+    let mut engines =
+        checked.objects.iter().flat_map(|o| &o.engines).chain(checked.chains.iter().flat_map(|c| &c.engines));
+    engines.all(|result| result.engine == "libxdp" || result.runs.is_some())
 }
 
 fn check_chain(config: &Config, chain: &ChainSpec) -> Result<CheckedChain> {
     config::supported(chain)?;
     let (state, objects) = assemble::chain_state(config, chain)?;
-    let composed = verify(&assemble::compose(&state, &objects, None)?.image)?;
     Ok(CheckedChain {
         chain: chain.name.clone(),
         interfaces: chain.interfaces.clone(),
         slots: chain.slots.iter().map(|slot| slot.name.clone()).collect(),
-        composed,
+        engine: chain.engine.name(),
+        engines: try_engines(&state, &objects)?,
     })
 }
 
@@ -137,8 +164,11 @@ fn check_object(object: &ObjectRef, program: Option<&str>) -> Result<CheckedObje
     let failed = |source| Error::Object { object: object.to_string(), source };
     let parsed = Object::parse(&bytes).map_err(failed)?;
     let chosen = parsed.xdp_program(program).map_err(failed)?;
-    let composed = compose_alone(object, program)?;
+    let engines = try_alone(object, program)?;
     let program = |program: &Program| CheckedProgram {
+        helpers: helpers(&parsed, program),
+        subprograms: parsed.reachable(program.function).len() - 1,
+        stack: stack(&parsed.functions[program.function]),
         name: program.name.clone(),
         section: program.section.clone(),
         kind: match program.kind {
@@ -172,17 +202,45 @@ fn check_object(object: &ObjectRef, program: Option<&str>) -> Result<CheckedObje
         btf: parsed.btf.is_some(),
         programs: parsed.programs.iter().map(program).collect(),
         maps: maps.collect(),
-        composed,
+        kernel_symbols: parsed.externs.symbols.iter().map(|symbol| symbol.name.clone()).collect(),
+        kernel_options: parsed.externs.options.iter().map(|option| option.name.clone()).collect(),
+        engines,
     })
 }
 
+/// The helpers that a program calls, by name, each once.
+fn helpers(object: &Object, program: &Program) -> Vec<String> {
+    let functions = object.reachable(program.function).into_iter();
+    let insns = functions.flat_map(|f| &object.functions[f].insns);
+    let ids: BTreeSet<i32> = insns.filter(|i| i.code == CALL && i.regs >> 4 == 0).map(|i| i.imm).collect();
+    ids.into_iter().map(|id| helper_name(id).map_or_else(|| format!("helper {id}"), str::to_owned)).collect()
+}
+
+/// Opcode of a call; with source register 0 it is one of a helper.
+const CALL: u8 = 0x85;
+/// The frame pointer.
+const FP: u8 = 10;
+
+/// The lowest octet below the frame pointer that a function's loads and stores name.
+fn stack(function: &Function) -> u32 {
+    let depth = |insn: &Insn| {
+        let base = match insn.code & 7 {
+            1 => insn.regs >> 4,
+            2 | 3 => insn.regs & 15,
+            _ => return 0,
+        };
+        if base == FP && insn.off < 0 { u32::from(insn.off.unsigned_abs()) } else { 0 }
+    };
+    function.insns.iter().map(depth).max().unwrap_or(0)
+}
+
 /// A chain of nothing but the object.
-fn compose_alone(object: &ObjectRef, program: Option<&str>) -> Result<Composed> {
+fn try_alone(object: &ObjectRef, program: Option<&str>) -> Result<Vec<EngineResult>> {
     let name = config::module_name(object).unwrap_or_else(|| "module".to_owned());
     let chain = ChainSpec {
         name: "check".to_owned(),
         interfaces: Vec::new(),
-        engine: Engine::Fused,
+        engine: Engine::Auto,
         mode: Mode::Auto,
         default: ChainDefault::Keep,
         slots: vec![SlotSpec::new(&name)],
@@ -190,18 +248,77 @@ fn compose_alone(object: &ObjectRef, program: Option<&str>) -> Result<Composed> 
     let module = ModuleSpec { program: program.map(str::to_owned), ..ModuleSpec::new(object.clone()) };
     let config = Config { modules: [(name, module)].into_iter().collect(), ..Config::default() };
     let (state, objects) = assemble::chain_state(&config, &chain)?;
-    verify(&assemble::compose(&state, &objects, None)?.image)
+    try_engines(&state, &objects)
 }
 
-/// Has the kernel verify the program; one that this user may not ask is no failure.
-fn verify(image: &Image) -> Result<Composed> {
-    let verified = match load::load(image, &mut |_| Ok(None)) {
-        Ok(_) => true,
-        Err(error) if error.class() == xdpchain_host::Class::Permission => false,
-        Err(error) => return Err(error.into()),
+/// Composes a chain by each engine, and has the kernel verify it. A failure when the engine that it asks for does not take
+/// it, or none does.
+fn try_engines(state: &ChainState, objects: &Objects) -> Result<Vec<EngineResult>> {
+    let mut results = vec![
+        try_engine("fused", assemble::image(state, objects, fused::compose), true),
+        try_engine("tail", assemble::image(state, objects, tail::compose), true),
+        // Only its dispatcher can load what is for it.
+        try_engine("libxdp", assemble::image(state, objects, libxdp::compose), false),
+    ];
+    let wanted: &[&str] = match state.chain.engine {
+        Engine::Auto => &["fused", "tail"],
+        Engine::Fused => &["fused"],
+        Engine::Tail => &["tail"],
+        Engine::Libxdp => &["libxdp"],
     };
-    let instructions = image.programs.iter().map(|program| program.insns.len()).sum();
-    Ok(Composed { instructions, maps: image.maps.len(), verified })
+    let asked = |result: &&mut EngineResult| wanted.contains(&result.engine);
+    if results.iter_mut().filter(asked).all(|result| result.error.is_some())
+        && let Some(error) = results.iter_mut().filter(asked).find_map(|result| result.error.take())
+    {
+        return Err(error);
+    }
+    Ok(results)
+}
+
+fn try_engine(engine: &'static str, image: Result<Image>, load: bool) -> EngineResult {
+    let mut result = EngineResult {
+        engine,
+        runs: None,
+        limit: None,
+        programs: 0,
+        instructions: 0,
+        maps: 0,
+        verified_instructions: None,
+        stack: Vec::new(),
+        error: None,
+    };
+    let failed = |result: &mut EngineResult, error: Error| {
+        result.runs = Some(false);
+        result.limit = error.to_string().lines().next().map(str::to_owned);
+        result.error = Some(error);
+    };
+    let image = match image {
+        Ok(image) => image,
+        Err(error) => {
+            failed(&mut result, error);
+            return result;
+        }
+    };
+    result.programs = image.programs.len();
+    result.instructions = image.programs.iter().map(|program| program.insns.len()).sum();
+    result.maps = image.maps.len();
+    if !load {
+        result.limit =
+            Some("it composes; whether it runs, its dispatcher says: `xdpchain features`".to_owned());
+        return result;
+    }
+    match measure(&image) {
+        Ok(measured) => {
+            result.runs = Some(true);
+            result.verified_instructions = Some(measured.iter().map(|program| program.verified).sum());
+            result.stack = measured.into_iter().map(|program| program.stack).collect();
+        }
+        Err(error) if error.class() == xdpchain_host::Class::Permission => {
+            result.limit = Some("not verified: that takes root, or CAP_BPF and CAP_NET_ADMIN".to_owned());
+        }
+        Err(error) => failed(&mut result, error.into()),
+    }
+    result
 }
 
 fn show(page: &mut Page, checked: &Checked) {
@@ -218,19 +335,44 @@ fn show(page: &mut Page, checked: &Checked) {
         ));
         page.line("");
         page.table(
-            &["PROGRAM", "SECTION", "KIND", ">INSTRUCTIONS", "FRAGS", "PROCEED ON", ""],
+            &[
+                "PROGRAM",
+                "SECTION",
+                "KIND",
+                ">INSTRUCTIONS",
+                ">FUNCTIONS",
+                ">STACK",
+                "FRAGS",
+                "PROCEED ON",
+                "",
+            ],
             object.programs.iter().map(|program| {
                 vec![
                     program.name.clone(),
                     program.section.clone(),
                     program.kind.to_owned(),
                     grouped(program.instructions as u64),
+                    (1 + program.subprograms).to_string(),
+                    format!("{} B", program.stack),
                     if program.frags { "yes" } else { "no" }.to_owned(),
                     program.proceed_on.map_or_else(|| "[pass]".to_owned(), |set| set.to_string()),
                     if program.chosen { "runs" } else { "" }.to_owned(),
                 ]
             }),
         );
+        if let Some(chosen) =
+            object.programs.iter().find(|program| program.chosen && !program.helpers.is_empty())
+        {
+            page.line("");
+            page.line(format!("calls {}", chosen.helpers.join(", ")));
+        }
+        for (what, names) in
+            [("kernel symbols", &object.kernel_symbols), ("kernel options", &object.kernel_options)]
+        {
+            if !names.is_empty() {
+                page.line(format!("{what}: {}", names.join(", ")));
+            }
+        }
         if !object.maps.is_empty() {
             page.line("");
             page.table(
@@ -247,11 +389,15 @@ fn show(page: &mut Page, checked: &Checked) {
             );
         }
         page.line("");
-        page.line(outcome(&object.composed));
+        show_engines(page, &object.engines);
     }
-    for chain in &checked.chains {
-        page.line(format!("chain {}: {}", chain.chain, chain.slots.join(" -> ")));
-        page.line(format!("  {}", outcome(&chain.composed)));
+    for (i, chain) in checked.chains.iter().enumerate() {
+        if i > 0 {
+            page.line("");
+        }
+        page.line(format!("chain {}, engine {}: {}", chain.chain, chain.engine, chain.slots.join(" -> ")));
+        page.line("");
+        show_engines(page, &chain.engines);
     }
 }
 
@@ -262,11 +408,35 @@ fn typed(name: Option<&str>, size: u32) -> String {
     }
 }
 
-fn outcome(composed: &Composed) -> String {
-    format!(
-        "composes: {} instructions, {} maps with the chain's own; {}",
-        grouped(composed.instructions as u64),
-        composed.maps,
-        if composed.verified { "verified by the kernel" } else { "not verified" },
-    )
+fn show_engines(page: &mut Page, engines: &[EngineResult]) {
+    let number = |number: usize| if number == 0 { "-".to_owned() } else { grouped(number as u64) };
+    page.table(
+        &["ENGINE", "RUNS HERE", ">PROGRAMS", ">INSTRUCTIONS", ">VERIFIED", ">MAPS", "STACK"],
+        engines.iter().map(|result| {
+            let depths = |program: &Vec<u32>| {
+                let texts: Vec<String> = program.iter().map(u32::to_string).collect();
+                texts.join("+")
+            };
+            let stack: Vec<String> = result.stack.iter().map(depths).collect();
+            let runs = match result.runs {
+                Some(true) => "yes",
+                Some(false) => "no",
+                None => "not tried",
+            };
+            vec![
+                result.engine.to_owned(),
+                runs.to_owned(),
+                number(result.programs),
+                number(result.instructions),
+                number(result.verified_instructions.unwrap_or(0) as usize),
+                number(result.maps),
+                stack.join(", "),
+            ]
+        }),
+    );
+    for result in engines {
+        if let Some(limit) = &result.limit {
+            page.line(format!("{}: {limit}", result.engine));
+        }
+    }
 }

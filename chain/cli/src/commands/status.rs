@@ -223,8 +223,7 @@ fn effective(host: &Host, slot: &SlotSpec, module: &ModuleState) -> Option<Verdi
     if slot.proceed_on.is_some() {
         return slot.proceed_on;
     }
-    let kept = host.places().of(host.netns()).objects().join(module.object.to_string());
-    let object = Object::parse(&std::fs::read(kept).ok()?).ok()?;
+    let object = Object::parse(&host.object(module.object).ok()??).ok()?;
     let program = object.xdp_program(module.spec.program.as_deref()).ok()?;
     Some(proceed_on(slot, program))
 }

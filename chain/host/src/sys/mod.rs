@@ -4,6 +4,7 @@
 //! and every descriptor that comes back is an [`OwnedFd`]. Errors are the kernel's `errno` as [`io::Error`].
 
 mod btf;
+mod extension;
 mod link;
 mod map;
 mod os;
@@ -19,6 +20,7 @@ use std::path::Path;
 use aya_obj::generated::{bpf_attr, bpf_cmd};
 
 pub use btf::{BtfInfo, btf_by_id, btf_bytes, btf_info, btf_load, next_btf_id};
+pub use extension::{extension_attach, extension_load};
 pub use link::{
     LinkInfo, LinkKind, has_xdp_links, link_by_id, link_create_xdp, link_detach, link_info, link_update,
     next_link_id,
@@ -32,7 +34,10 @@ pub use os::{
     mount_bpffs_in, netns_cookie, open_directory, raise_memlock, same_file, try_lock_exclusive,
     wait_for_programs,
 };
-pub use prog::{ProgInfo, ProgLoad, TestRun, TestRunResult, prog_by_id, prog_info, prog_load, prog_test_run};
+pub use prog::{
+    ProgInfo, ProgLoad, TestRun, TestRunResult, prog_by_id, prog_info, prog_load, prog_load_stats,
+    prog_test_run,
+};
 
 /// `f_type` of the BPF file system.
 pub const BPF_FS_MAGIC: i64 = 0xcafe_4a11;

@@ -43,36 +43,50 @@ const LINE_INFO: usize = 16;
 /// # Errors
 /// The kernel's answer and the verifier's log.
 pub fn prog_load(program: &ProgLoad<'_>) -> Result<OwnedFd, (io::Error, String)> {
-    let license = CString::new(program.license).map_err(|e| (e.into(), String::new()))?;
-    let load = |log: &mut [u8]| {
-        let mut attr = attr();
-        // SAFETY: writing fields of a zeroed union of integers.
-        let load = unsafe { &mut attr.__bindgen_anon_3 };
-        load.prog_type = bpf_prog_type::BPF_PROG_TYPE_XDP as u32;
-        load.expected_attach_type = program.attach_type;
-        load.insns = address(program.insns);
-        load.insn_cnt = program.insns.len() as u32;
-        load.license = license.as_ptr() as u64;
-        load.prog_flags = program.flags;
-        load.prog_name = object_name(program.name);
-        load.fd_array = address(program.modules);
-        if let Some((btf, func_info, line_info)) = program.btf {
-            load.prog_btf_fd = btf.as_raw_fd() as u32;
-            load.func_info_rec_size = FUNC_INFO as u32;
-            load.func_info_cnt = (func_info.len() / FUNC_INFO) as u32;
-            load.func_info = address(func_info);
-            load.line_info_rec_size = LINE_INFO as u32;
-            load.line_info_cnt = (line_info.len() / LINE_INFO) as u32;
-            load.line_info = address(line_info);
-        }
-        if !log.is_empty() {
-            load.log_level = 1;
-            load.log_size = log.len() as u32;
-            load.log_buf = address_mut(log);
-        }
-        bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr)
-    };
-    with_log(load)
+    with_log(|log| load(program, 1, log))
+}
+
+/// Loads an XDP program; also what the verifier says of its size.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn prog_load_stats(program: &ProgLoad<'_>) -> io::Result<(OwnedFd, String)> {
+    /// `BPF_LOG_STATS`.
+    const STATS: u32 = 4;
+    let mut log = vec![0u8; LOG_SIZES[0]];
+    let fd = load(program, STATS, &mut log)?;
+    let end = log.iter().position(|b| *b == 0).unwrap_or(log.len());
+    Ok((fd, String::from_utf8_lossy(&log[..end]).into_owned()))
+}
+
+fn load(program: &ProgLoad<'_>, level: u32, log: &mut [u8]) -> io::Result<OwnedFd> {
+    let license = CString::new(program.license)?;
+    let mut attr = attr();
+    // SAFETY: writing fields of a zeroed union of integers.
+    let load = unsafe { &mut attr.__bindgen_anon_3 };
+    load.prog_type = bpf_prog_type::BPF_PROG_TYPE_XDP as u32;
+    load.expected_attach_type = program.attach_type;
+    load.insns = address(program.insns);
+    load.insn_cnt = program.insns.len() as u32;
+    load.license = license.as_ptr() as u64;
+    load.prog_flags = program.flags;
+    load.prog_name = object_name(program.name);
+    load.fd_array = address(program.modules);
+    if let Some((btf, func_info, line_info)) = program.btf {
+        load.prog_btf_fd = btf.as_raw_fd() as u32;
+        load.func_info_rec_size = FUNC_INFO as u32;
+        load.func_info_cnt = (func_info.len() / FUNC_INFO) as u32;
+        load.func_info = address(func_info);
+        load.line_info_rec_size = LINE_INFO as u32;
+        load.line_info_cnt = (line_info.len() / LINE_INFO) as u32;
+        load.line_info = address(line_info);
+    }
+    if !log.is_empty() {
+        load.log_level = level;
+        load.log_size = log.len() as u32;
+        load.log_buf = address_mut(log);
+    }
+    bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr)
 }
 
 /// Calls `load` without a log, and when that fails with logs of growing size.
