@@ -17,7 +17,6 @@ use crate::cli::object;
 /// When that cannot be written down where `XDPCHAIN_SKIPPED` says.
 pub fn lacks(test: &str, what: &str) {
     let line = format!("{test}: this kernel has no {what}\n");
-    eprint!("skipped: {line}");
     if let Some(path) = std::env::var_os("XDPCHAIN_SKIPPED") {
         let file = OpenOptions::new().create(true).append(true).open(path);
         // One write, so that lines of tests that run side by side stay whole.
