@@ -153,13 +153,22 @@ fn check_source(packet: &Packet, inner: &Inner, session: &UplinkSession) -> Resu
         session.inner4 != Ipv4::default() && view.source() == session.inner4
     } else {
         let header: &[u8; ipv6::LEN] = packet.at(inner.offset).ok_or(Reason::InnerMalformed)?;
-        // Source fe80::/10 and destination ff02::/16 mean the link, whose other end is on the slow path.
-        if header[8] == 0xfe && header[9] & 0xc0 == 0x80 || header[24] == 0xff && header[25] == 0x02 {
+        // fe80::/10 at either end and the groups of ff02::/16 mean the link, whose other end is on the slow path.
+        if is_link_local(header[8], header[9])
+            || is_link_local(header[24], header[25])
+            || header[24] == 0xff && header[25] == 0x02
+        {
             return Err(Reason::InnerLinkLocal);
         }
         session.inner6_len != 0 && is_within(ipv6::View(header).source(), session.inner6, session.inner6_len)
     };
     if ours { Ok(()) } else { Err(Reason::SpoofedSource) }
+}
+
+/// Whether an IPv6 address that begins with these two octets is within fe80::/10 (RFC 4291, 2.4).
+#[inline(always)]
+fn is_link_local(first: u8, second: u8) -> bool {
+    first == 0xfe && second & 0xc0 == 0x80
 }
 
 /// Whether the first `len` bits of `address` are those of `prefix`.
