@@ -45,7 +45,7 @@ pub enum Fate {
 }
 
 reasons! {
-    /// The frame is shorter than its own headers say.
+    /// The frame is shorter than its own headers say; to an access list also more IPv6 extension headers than it walks.
     Truncated = 1, "truncated", Drop;
     /// An extension header of length 0, or one that runs past the GTP length or the packet.
     BadExtension = 2, "bad_extension", Drop;

@@ -1,7 +1,8 @@
 //! The access list on inner packets: ordered rules, the first match decides.
 //!
 //! - Rules are searched from the first on, so that what an operator reads is what happens.
-//! - A packet whose headers are cut short is dropped: what cannot be judged is not let through.
+//! - A packet whose headers are cut short, or has more IPv6 extension headers than are walked, is dropped: what cannot
+//!   be judged is not let through.
 //! - A rule that asks for ports matches no fragment.
 #![no_std]
 #![no_main]

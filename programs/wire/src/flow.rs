@@ -34,7 +34,7 @@ pub struct Ports {
 
 impl Flow {
     /// The flow of the IP packet that begins at `offset` and is of type `ethertype`. `None` when that is neither IPv4
-    /// nor IPv6, or when the packet ends within its headers.
+    /// nor IPv6, when the packet ends within its headers, or when it has more extension headers than are walked.
     #[inline(always)]
     pub fn parse<O: Octets + ?Sized>(packet: &O, ethertype: u16, offset: usize) -> Option<Self> {
         match ethertype {
@@ -96,7 +96,7 @@ impl Ports {
 }
 
 /// A number, evenly spread, that both directions of a flow share: of the IP packet that begins at `offset` and is of type
-/// `ethertype`. `None` where [`Flow::parse`] says `None`.
+/// `ethertype`. `None` when that is neither IPv4 nor IPv6, or when the packet ends within its headers.
 ///
 /// Straight from the octets, because a program has no registers to hold a [`Flow`]. Ports count when they follow the IP
 /// header at once; all parts of a fragmented packet have the same number.

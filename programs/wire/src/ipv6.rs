@@ -126,7 +126,7 @@ pub fn decrement_hop_limit(octets: &mut [u8; LEN]) {
 /// Where the upper layer of an IPv6 packet begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpperLayer {
-    /// Its protocol; an extension header's when there are more than [`MAX_EXTENSIONS`] of them.
+    /// Its protocol; of a later fragment what its first part begins with, which may be an extension header.
     pub protocol: u8,
     /// Its offset from the start of the frame.
     pub offset: usize,
@@ -136,7 +136,8 @@ pub struct UpperLayer {
 
 impl UpperLayer {
     /// Walks the extension headers from `offset`, where the first one of type `next_header` begins. `None` when the
-    /// packet ends within them.
+    /// packet ends within them, or there are more than [`MAX_EXTENSIONS`]: what is behind is not known then, and an
+    /// access list must not take it for nothing.
     #[inline(always)]
     pub fn parse<O: Octets + ?Sized>(packet: &O, next_header: u8, offset: usize) -> Option<Self> {
         let mut upper = Self { protocol: next_header, offset, fragment: false };
@@ -172,6 +173,14 @@ impl UpperLayer {
             upper.offset += len;
             walked += 1;
         }
-        Some(upper)
+        let goes_on = matches!(
+            upper.protocol,
+            protocol::HOP_BY_HOP
+                | protocol::ROUTING
+                | protocol::FRAGMENT
+                | protocol::AUTHENTICATION
+                | protocol::DESTINATION_OPTIONS
+        );
+        (!goes_on).then_some(upper)
     }
 }

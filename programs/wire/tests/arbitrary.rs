@@ -40,6 +40,17 @@ proptest! {
     }
 
     #[test]
+    fn more_ipv6_extension_headers_than_are_walked_have_no_upper_layer(count in 0usize..12) {
+        let mut packet = Vec::new();
+        for left in (0..count).rev() {
+            packet.extend([if left == 0 { 17 } else { 60 }, 0, 1, 4, 0, 0, 0, 0]);
+        }
+        let first = if count == 0 { 17 } else { 60 };
+        let upper = ipv6::UpperLayer::parse(&packet[..], first, 0);
+        prop_assert_eq!(upper.map(|upper| upper.protocol), (count <= ipv6::MAX_EXTENSIONS).then_some(17));
+    }
+
+    #[test]
     fn gre(packet in packet(), offset in 0usize..64) {
         if let Some(repr) = gre::Repr::parse(&packet[..], offset) {
             prop_assert!(offset + repr.header_len() <= packet.len());
