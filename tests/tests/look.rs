@@ -110,3 +110,25 @@ fn check_says_what_is_in_an_object_and_which_engine_takes_it() {
     );
     assert_eq!(shell.left(), Vec::<std::path::PathBuf>::new());
 }
+
+#[test]
+fn a_module_that_keeps_a_chain_from_large_packets_is_named() {
+    let ns = namespace();
+    let shell = Shell::new(&ns, &CHAIN.replace("builtin:gre-steer", "./frags.o"));
+    for interface in ["eth1", "peer1"] {
+        ns.ip(&format!("link set dev {interface} mtu 9000"));
+    }
+    let attached = shell.xdpchain(&["attach", "eth1"]).expect(0).stderr;
+    assert!(attached.contains("not in native mode"), "{attached}");
+    assert!(attached.contains("`xdp.frags`, and these are not: `passing`\n"), "{attached}");
+    shell.xdpchain(&["detach", "eth1"]).expect(0);
+    let refused = shell.xdpchain(&["attach", "eth1", "--mode", "native"]).expect(5).stderr;
+    assert!(
+        refused.contains("these are not: `passing`\n") && refused.contains("MTU (9000 here)"),
+        "{refused}"
+    );
+    let all = CHAIN.replace("builtin:gre-steer", "./frags.o").replace("./passing.o", "./frags.o");
+    shell.write("chains.yaml", &all);
+    let attached = shell.xdpchain(&["attach", "eth1"]).expect(0).stderr;
+    assert!(attached.contains("native") && !attached.contains("note"), "{attached}");
+}

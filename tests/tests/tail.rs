@@ -119,6 +119,59 @@ fn one_slot_changes_and_the_programs_of_the_others_stay() {
 }
 
 #[test]
+fn thirty_three_slots_are_a_chain_and_one_more_is_not() {
+    let (ns, peer) = pair();
+    let chain = |slots: usize| {
+        let names: Vec<String> = (0..slots).map(|i| format!("m{i}")).collect();
+        let modules: Vec<String> = names.iter().map(|name| format!("  {name}: ./passing.o\n")).collect();
+        format!(
+            "version: 1\nmodules:\n{}chains:\n  edge: {{ interfaces: [eth1], engine: tail, slots: [{}] }}\n",
+            modules.concat(),
+            names.join(", ")
+        )
+    };
+    let shell = Shell::new(&ns, &chain(34));
+    let refused = shell.xdpchain(&["attach", "eth1"]).expect(3);
+    assert!(refused.stderr.contains("34 slots, more than 33"), "{}", refused.stderr);
+    shell.write("chains.yaml", &chain(33));
+    shell.xdpchain(&["attach", "eth1"]).expect(0);
+    let frame = plan::frame([0xff; 6], peer.mac("far1"), 0x88b5, &[7; 50]);
+    let (into, out) = (Port::open(&ns, "eth1"), Port::open(&peer, "far1"));
+    for _ in 0..3 {
+        out.send(&frame);
+        assert!(into.receive_where(Duration::from_secs(2), |f| f == frame).is_some());
+    }
+    let told = status(&shell, "eth1");
+    assert!(told["slots"].as_array().expect("a list").iter().all(|slot| slot["reached"] == 3));
+    assert_eq!(told["slots"][32]["ended"]["pass"]["packets"], 3);
+    assert_eq!(shell.json(&["map", "get", "m32/passed", "0"])["value"], 3);
+    // The last one alone is exchanged.
+    shell.xdpchain(&["replace", "eth1", "m32", "dropping.o"]).expect(0);
+    out.send(&frame);
+    assert!(into.receive_where(Duration::from_millis(200), |f| f == frame).is_none());
+    shell.xdpchain(&["detach", "eth1"]).expect(0);
+    assert_eq!(shell.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_map_whose_pin_somebody_removed_makes_every_program_new() {
+    let (ns, peer) = pair();
+    let shell = Shell::new(&ns, CHAIN);
+    shell.xdpchain(&["attach", "eth1"]).expect(0);
+    let before = programs(&shell);
+    std::fs::remove_file(ns.pins().join("modules/first/passed")).expect("it is pinned");
+    shell.xdpchain(&["replace", "eth1", "third", "dropping.o"]).expect(0);
+    assert!(programs(&shell).iter().all(|id| !before.contains(id)));
+    let out = Port::open(&peer, "far1");
+    out.send(&plan::frame([0xff; 6], peer.mac("far1"), 0x88b5, &[7; 50]));
+    std::thread::sleep(Duration::from_millis(50));
+    // What is told and what runs is the same map.
+    assert_eq!(shell.json(&["map", "get", "first/passed", "0"])["value"], 1);
+    shell.xdpchain(&["detach", "eth1"]).expect(0);
+    assert_eq!(shell.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
 fn an_entry_that_something_else_changed_is_not_overwritten() {
     let (ns, _peer) = pair();
     let shell = Shell::new(&ns, CHAIN);

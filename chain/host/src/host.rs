@@ -230,10 +230,16 @@ impl Host {
                 }
                 None => {}
             }
-            let swap = Swap::between(before.as_ref(), image);
+            let mut swap = Swap::between(before.as_ref(), image);
             let attach_type = adopted.as_ref().map_or(load::ATTACH_TYPE, |adopted| adopted.attach_type);
             let generation = before.as_ref().map_or(0, |m| m.generation) + 1;
-            let (loaded, maps) = self.load(&interface.name, generation, (image, &swap, attach_type), undo)?;
+            let mut load =
+                |swap: &Swap| self.load(&interface.name, generation, (image, swap, attach_type), undo);
+            let (mut loaded, mut maps) = load(&swap)?;
+            if before.as_ref().is_some_and(|before| swap.is_stale(before, &maps)) {
+                swap = Swap::all(image);
+                (loaded, maps) = load(&swap)?;
+            }
             Ok((loaded, maps, swap))
         };
         let other_rows = state.assign_rows(before.as_ref().map(|m| &m.state));

@@ -52,7 +52,7 @@ pub(crate) enum Commit {
 impl Swap {
     /// Finds out what of `before` can stay when `image` takes its place.
     pub(crate) fn between(before: Option<&Manifest>, image: &Image) -> Self {
-        let other = Self { array: None, kept: vec![None; image.programs.len()], commit: Commit::Link };
+        let other = Self::all(image);
         let Some(before) = before else { return other };
         let Some(map) = image.maps.iter().position(|map| map.renewed()) else { return other };
         let Some(array) = before.maps.iter().find(|record| record.generation.is_some()) else { return other };
@@ -86,6 +86,21 @@ impl Swap {
             _ => return other,
         };
         Self { array: Some(array.clone()), kept, commit }
+    }
+
+    /// Everything is new.
+    pub(crate) fn all(image: &Image) -> Self {
+        Self { array: None, kept: vec![None; image.programs.len()], commit: Commit::Link }
+    }
+
+    /// Whether a program that stays refers to a map of `before` in whose place another is now, among `maps`: somebody has
+    /// removed its pin.
+    pub(crate) fn is_stale(&self, before: &Manifest, maps: &[MapRecord]) -> bool {
+        let other = |map: &MapRecord| {
+            let same = |old: &&MapRecord| old.module == map.module && old.pin() == map.pin();
+            before.maps.iter().find(same).is_some_and(|old| old.id != map.id)
+        };
+        self.kept.iter().any(Option::is_some) && maps.iter().any(other)
     }
 
     /// The array that must not be filled before the change is committed.

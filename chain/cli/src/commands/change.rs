@@ -67,12 +67,43 @@ pub(crate) fn attach(
             assemble::add_adopted(&mut state, &mut objects)?;
         }
         Ok(Desired { state, objects, foreign, dry_run })
-    })
-    .map_err(|error| error.in_file(&file))?;
+    });
+    let driver = match &change {
+        Ok(change) => change.before.is_none() && change.after.mode_reason.is_some(),
+        Err(Error::Host(error)) => matches!(**error, host::Error::Driver { .. }),
+        Err(_) => false,
+    };
+    if driver {
+        note_frags(iface, &state, &objects);
+    }
+    let change = change.map_err(|error| error.in_file(&file))?;
     let done = if change.before.is_some() { "updated" } else { "attached" };
     let printed = print(out, &change, done)?;
     warn_of_forwarding(iface, &state, &objects);
     Ok(printed)
+}
+
+/// Says which modules keep the chain from taking packets in several buffers, without which drivers refuse large MTUs.
+fn note_frags(iface: &str, state: &ChainState, objects: &Objects) {
+    /// An MTU that drivers take in one buffer of a page.
+    const ONE_BUFFER: u32 = 3000;
+    if Interface::by_name(iface).is_ok_and(|interface| interface.mtu < ONE_BUFFER) {
+        return;
+    }
+    let without = state.modules.iter().filter(|(_, module)| {
+        let object = objects.bytes(module.object).and_then(|bytes| Object::parse(bytes).ok());
+        object.is_some_and(|object| {
+            object.xdp_program(module.spec.program.as_deref()).is_ok_and(|program| !program.frags)
+        })
+    });
+    let names: Vec<_> = without.map(|(name, _)| name).collect();
+    if !names.is_empty() {
+        eprintln!(
+            "note: with an MTU like this a driver may want programs for packets in several buffers, section `xdp.frags`, \
+             and these are not: {}",
+            config::listed(names)
+        );
+    }
 }
 
 /// Says when modules will not find routes on the interface.
