@@ -73,7 +73,7 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
 
     let has_key = tunnel.flags & tunnel_flags::HAS_KEY != 0;
     let overhead = ipv4::LEN + gre::LEN + if has_key { KEY } else { 0 };
-    let total_len = (inner.len + overhead) as u16;
+    let total_len = inner.outer_len(overhead)?;
     let route = Route {
         source: tunnel.local,
         destination: tunnel.remote,

@@ -78,7 +78,7 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
 
     let has_qfi = session.flags & session_flags::HAS_QFI != 0;
     let overhead = if has_qfi { OVERHEAD + CONTAINER } else { OVERHEAD };
-    let total_len = (inner.len + overhead) as u16;
+    let total_len = inner.outer_len(overhead)?;
     let route = Route {
         source: session.local,
         destination: session.peer,

@@ -68,6 +68,16 @@ impl Inner {
         (offset + inner.len <= end).then_some(inner)
     }
 
+    /// Octets of an outer packet that has `overhead` octets of headers in front of this one.
+    ///
+    /// # Errors
+    /// [`Reason::NeedsFragmentation`] when IPv4 cannot say so many. In generic mode a packet may be as long as that:
+    /// the network stack joins the segments of a TCP flow, also inside GRE, before the program sees them.
+    #[inline(always)]
+    pub fn outer_len(&self, overhead: usize) -> Result<u16, Reason> {
+        u16::try_from(self.len + overhead).map_err(|_| Reason::NeedsFragmentation)
+    }
+
     /// Whether the destination is a group: multicast of either family, or the limited broadcast address.
     #[inline(always)]
     pub fn is_to_group(&self) -> bool {
@@ -89,5 +99,26 @@ impl Inner {
             ipv6::decrement_hop_limit(packet.at_mut(offset)?);
         }
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_of_an_outer_packet_does_not_wrap() {
+        let inner = |len| Inner {
+            offset: 14,
+            ethertype: ethertype::IPV4,
+            len,
+            tos: 0,
+            ttl: 64,
+            source: Ipv6::default(),
+            destination: Ipv6::default(),
+        };
+        assert_eq!(inner(1464).outer_len(36), Ok(1500));
+        assert_eq!(inner(65_499).outer_len(36), Ok(65_535));
+        assert_eq!(inner(65_500).outer_len(36), Err(Reason::NeedsFragmentation));
     }
 }
