@@ -11,18 +11,19 @@ use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 
 use crate::cli::object;
 
-/// Says that `test` is skipped because the running kernel has no `what`.
+/// Says that `test` is skipped because the running kernel has no `what`: in the file `XDPCHAIN_SKIPPED`, which
+/// `cargo xtask test` reads, else on standard error.
 ///
 /// # Panics
-/// When that cannot be written down where `XDPCHAIN_SKIPPED` says.
+/// When the file cannot be written.
 pub fn lacks(test: &str, what: &str) {
     let line = format!("{test}: this kernel has no {what}\n");
-    if let Some(path) = std::env::var_os("XDPCHAIN_SKIPPED") {
-        let file = OpenOptions::new().create(true).append(true).open(path);
-        // One write, so that lines of tests that run side by side stay whole.
-        file.and_then(|mut file| file.write_all(line.as_bytes()))
-            .expect("what is skipped can be written down");
-    }
+    let Some(path) = std::env::var_os("XDPCHAIN_SKIPPED") else {
+        return eprint!("skipped: {line}");
+    };
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    // One write, so that lines of tests that run side by side stay whole.
+    file.and_then(|mut file| file.write_all(line.as_bytes())).expect("what is skipped can be written down");
 }
 
 /// Whether a test run may say which interface a packet comes in on, and put metadata in front of it (Linux 5.15).
