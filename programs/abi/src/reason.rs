@@ -8,7 +8,7 @@ pub const REASONS: u32 = 64;
 
 macro_rules! reasons {
     ($($(#[$doc:meta])+ $name:ident = $value:literal, $text:literal, $fate:ident;)+) => {
-        /// Why a packet was not forwarded: it was dropped, or handed ("punted") to the kernel as it came in.
+        /// Why a packet was not forwarded: it was dropped, or handed ("punted") to the kernel.
         #[repr(u16)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
@@ -38,7 +38,8 @@ macro_rules! reasons {
 pub enum Fate {
     /// `XDP_DROP`.
     Drop,
-    /// `XDP_PASS` of the untouched packet to the kernel.
+    /// `XDP_PASS` to the kernel, past every later slot, as the packet came to the module; with
+    /// [`Reason::NoNeighbour`] as it is to be sent.
     Punt,
     /// Forwarded all the same; the reason is a remark.
     Noted,
