@@ -1,4 +1,5 @@
-//! Builds the C programs in `bpf/`: the far ends of test links, and modules for the tests.
+//! Builds the C programs in `bpf/`, which are the far ends of test links and modules for the tests, and a program that loads
+//! objects as libbpf does.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +13,11 @@ fn main() {
             compile(&source, &out);
         }
     }
+    let source = Path::new("libbpf/alone.c");
+    println!("cargo:rerun-if-changed={}", source.display());
+    let mut cc = Command::new("cc");
+    cc.args(["-O1", "-Wall", "-Werror"]).arg(source).arg("-o").arg(out.join("alone")).arg("-lbpf");
+    run(&mut cc, source);
 }
 
 fn compile(source: &Path, out: &Path) {
@@ -23,10 +29,15 @@ fn compile(source: &Path, out: &Path) {
         clang.arg(format!("-I{}", triplet.display()));
     }
     let object = out.join(source.file_name().expect("a file has a name")).with_extension("o");
-    let status = clang.arg("-c").arg(source).arg("-o").arg(object).status();
+    run(clang.arg("-c").arg(source).arg("-o").arg(object), source);
+}
+
+fn run(compiler: &mut Command, source: &Path) {
+    let status = compiler.status();
     assert!(
         status.as_ref().is_ok_and(|s| s.success()),
-        "`clang` could not build {}: {status:?}\nhelp: cargo xtask setup",
+        "`{}` could not build {}: {status:?}\nhelp: cargo xtask setup",
+        compiler.get_program().to_string_lossy(),
         source.display()
     );
 }
