@@ -14,6 +14,8 @@ use xdpchain_spec::{ChainDefault, ModuleSpec, ObjectRef, SlotSpec, Verdict, Verd
 use xdpchain_tests::cli::object;
 use xdpchain_tests::{Netns, Port, Shell, plan, veth};
 
+type Engine = fn(&Chain<'_>) -> Result<Image, ComposeError>;
+
 fn spec(program: &str) -> ModuleSpec {
     let mut spec = ModuleSpec::new(ObjectRef::File("test.o".into()));
     spec.program = Some(program.to_owned());
@@ -50,7 +52,7 @@ fn a_module_that_tail_calls_means_the_same_alone_and_between_others() {
     let mut jumping = SlotSpec::new("jumps");
     jumping.proceed_on = Some([Verdict::Pass].into_iter().collect::<VerdictSet>());
     let slots = [SlotSpec::new("before"), jumping, SlotSpec::new("after")];
-    let engines: [fn(&Chain<'_>) -> Result<Image, ComposeError>; 2] = [fused::compose, tail::compose];
+    let engines: [Engine; 2] = [fused::compose, tail::compose];
     for engine in engines {
         let chain = Chain {
             name: "test",

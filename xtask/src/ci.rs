@@ -51,7 +51,7 @@ pub(crate) fn fmt(check: bool) -> anyhow::Result<()> {
 /// Clippy over everything that runs in user space, and cargo-deny when it is there.
 pub(crate) fn lint() -> anyhow::Result<()> {
     // The packet programs are compiled for another target, with warnings shown, by `build`.
-    for packages in [&[][..], &["-p", "xdpchain-tests"]] {
+    for packages in [&[][..], &["-p", "xdpchain-tests", "-p", "xdpchain-model", "-p", "xdpchain-benches"]] {
         let mut command = cargo(&["clippy", "--all-targets"]);
         run(command.args(packages).args(["--", "-D", "warnings"]))?;
     }
