@@ -3,6 +3,7 @@
 
 mod bench;
 mod ci;
+mod compat;
 mod ebpf;
 mod run;
 mod setup;
@@ -66,6 +67,14 @@ enum Command {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Try every object alone and in chains of every engine, and write docs/compatibility.md
+    Compat {
+        #[command(flatten)]
+        install: Install,
+        /// On another kernel, in a virtual machine: 5.10, 6.1, 6.12, or all of them
+        #[arg(long, value_name = "KERNEL", value_parser = test::kernels)]
+        vm: Option<test::Kernels>,
+    },
     /// Measure, beside what the result is compared with; target/bench/NAME.json has the numbers
     Bench {
         #[command(flatten)]
@@ -123,6 +132,10 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             let tally = test::run(&which)?;
             println!("{tally}");
             tally.check()
+        }
+        Command::Compat { install, vm } => {
+            setup::ensure(install.no_install, vm.is_some())?;
+            compat::write(vm.as_ref())
         }
         Command::Bench { install, name } => {
             setup::ensure(install.no_install, false)?;

@@ -37,7 +37,7 @@ pub(crate) struct Which {
 /// Kernels of virtual machines.
 pub(crate) type Kernels = Arc<[Kernel]>;
 
-fn kernels(text: &str) -> Result<Kernels, String> {
+pub(crate) fn kernels(text: &str) -> Result<Kernels, String> {
     match text {
         "all" => Ok(Kernel::ALL.into()),
         one => Kernel::from_str(one, false).map(|kernel| [kernel].into()),
