@@ -44,7 +44,7 @@ impl Host {
     /// Finishes or clears away what interrupted commands left, in every network namespace.
     ///
     /// # Errors
-    /// [`Error::Permission`], [`Error::Io`], [`Error::Manifest`].
+    /// [`crate::Error::Permission`], [`crate::Error::Io`], [`crate::Error::Manifest`].
     pub fn recover(&self) -> Result<Vec<Recovered>> {
         let lock = NetnsLock::acquire(&self.at)?;
         let mut found = Vec::new();
