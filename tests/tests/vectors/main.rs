@@ -33,7 +33,8 @@
 //! | access0, 02:00:00:00:01:01 | 192.0.2.1/24 | 192.0.2.2 at 02:00:00:00:01:02 | 198.51.100.0/24 via 192.0.2.2 |
 //! | cloud0, 02:00:00:00:02:01 | 203.0.113.1/24 | 203.0.113.2 at 02:00:00:00:02:02 | 233.252.0.0/24 via 203.0.113.2 |
 //!
-//! The link-layer addresses of 192.0.2.99 and 203.0.113.99 are not known; 198.51.100.66 is unreachable.
+//! The link-layer addresses of 192.0.2.99 and 203.0.113.99 are not known; 198.51.100.66 is unreachable. Prohibited is everything
+//! from 192.0.2.66 and 203.0.113.66, and everything with TOS 0x04, by rules in front of the table.
 //! Objects are taken from `XDPCHAIN_EBPF_DIR`, else from `ebpf` in cargo's target folder.
 #![forbid(unsafe_code)]
 
@@ -105,6 +106,9 @@ fn network() -> Netns {
         "route add 198.51.100.0/24 via 192.0.2.2",
         "route add unreachable 198.51.100.66/32",
         "route add 233.252.0.0/24 via 203.0.113.2",
+        "rule add from 192.0.2.66 prohibit",
+        "rule add from 203.0.113.66 prohibit",
+        "rule add tos 0x04 prohibit",
     ] {
         ns.ip(command);
     }
