@@ -17,7 +17,7 @@ use crate::fused::plan::Planned;
 use crate::insn::code;
 use crate::link::Linker;
 use crate::object::Object;
-use crate::{ComposeError, Image};
+use crate::{ComposeError, Image, Insn};
 
 /// Programs that a dispatcher can call, those of others on the interface included.
 pub const SLOTS: usize = 10;
@@ -112,7 +112,7 @@ fn check(slot: &Planned<'_>) -> Result<(), ComposeError> {
 /// Whether the program returns a verdict with [`XDPCHAIN_FINAL`], as far as constants show it.
 fn returns_final(object: &Object, program: usize) -> bool {
     let bit = XDPCHAIN_FINAL as i32;
-    let says_so = |insn: &crate::Insn| match insn.code {
+    let says_so = |insn: &Insn| match insn.code {
         code::MOV64_IMM | code::MOV32_IMM => {
             insn.dst() == 0 && (bit..=bit | Verdict::Redirect as i32).contains(&insn.imm)
         }

@@ -262,6 +262,7 @@ fn agreement(program: BorrowedFd<'_>) -> io::Result<(bool, u32)> {
             flags: if frags { BPF_F_XDP_HAS_FRAGS } else { 0 },
             attach_type,
             btf: None,
+            replaces: None,
             modules: &[],
         });
         let _caller = match caller {

@@ -45,7 +45,7 @@ pub(crate) fn attach(program: BorrowedFd<'_>, interface: &Interface, mode: Mode)
 }
 
 /// What a refused link means.
-fn failure(interface: &Interface, mode: AttachMode, error: io::Error) -> Error {
+pub(crate) fn failure(interface: &Interface, mode: AttachMode, error: io::Error) -> Error {
     match link_error(interface, mode, error, sys::has_xdp_links()) {
         // Somebody was faster than we looked.
         Error::Foreign { .. } => match Interface::by_name(&interface.name) {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::attach::PinnedLink;
 use crate::error::Result;
+use crate::libxdp;
 use crate::lock::NetnsLock;
 use crate::places::{NetnsPlaces, escape, unescape};
 use crate::recover::Recovered;
@@ -18,6 +19,10 @@ pub(crate) fn sweep(at: &NetnsPlaces) -> Result<Vec<Recovered>> {
         let path = at.link(&ifname);
         let link = PinnedLink::open(&path)?;
         if link.as_ref().is_some_and(|link| link.ifindex().is_some()) {
+            continue;
+        }
+        // Which interface a dispatcher is on can be asked in its namespace only; what is loaded may be in use there.
+        if Store(at).current(&ifname)?.is_some_and(|manifest| libxdp::is_loaded(&manifest)) {
             continue;
         }
         if let Some(link) = link {

@@ -109,6 +109,19 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The kernel lets no program replace a function of another, which libxdp's dispatcher is made of.
+    #[error(
+        "this kernel does not run libxdp's dispatcher, whose functions other programs replace: {source}\nhelp: use `engine: fused` or `engine: tail`, which need no such programs; libxdp needs Linux 5.10 or newer, BTF, an architecture with BPF trampolines, and root"
+    )]
+    NoExtensions {
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// This build is without libxdp.
+    #[error(
+        "this build of xdpchain is without libxdp\nhelp: use `engine: fused` or `engine: tail`, or build it with `--features libxdp`"
+    )]
+    NoLibxdp,
     /// The driver does not run the program where it was asked to.
     #[error("`{ifname}` cannot run the chain in {mode} mode: {reason}\nhelp: {help}")]
     Driver {
@@ -249,6 +262,42 @@ pub enum Error {
         /// `native` or `generic`.
         wanted: &'static str,
     },
+    /// A chain of links cannot be made one of libxdp's dispatcher, or the other way round, in one step.
+    #[error(
+        "the chain on `{ifname}` runs by engine {current} and cannot be changed to {wanted} while attached\nhelp: `xdpchain detach {ifname}`, then attach it again; its maps' entries are lost then"
+    )]
+    EngineChange {
+        /// The interface.
+        ifname: String,
+        /// The engine that runs it.
+        current: &'static str,
+        /// The engine that was asked for.
+        wanted: &'static str,
+    },
+    /// libxdp's dispatcher has no room for the chain.
+    #[error(
+        "libxdp's dispatcher on `{ifname}` calls at most {most} programs, and {theirs} of others are there: no room for {ours} slots\nhelp: `xdp-loader status {ifname}` lists them; remove slots, or unload programs"
+    )]
+    DispatcherFull {
+        /// The interface.
+        ifname: String,
+        /// Slots of the chain.
+        ours: usize,
+        /// Programs of others.
+        theirs: usize,
+        /// How many there can be.
+        most: usize,
+    },
+    /// Other tools kept exchanging the dispatcher.
+    #[error(
+        "other tools exchanged libxdp's dispatcher on `{ifname}` each of the {tries} times that it was tried\nhelp: run it again"
+    )]
+    Contended {
+        /// The interface.
+        ifname: String,
+        /// How often it was tried.
+        tries: usize,
+    },
     /// More slots than the exit counters have rows.
     #[error(
         "{slots} slots are more than the exit counters of `{ifname}` have rows for ({rows})\nhelp: remove slots"
@@ -326,11 +375,17 @@ impl Error {
             Self::NoInterface { .. } | Self::NoNetns { .. } | Self::NoMap { .. } => Class::Usage,
             Self::NoChain { .. } | Self::NothingToAdopt { .. } => Class::NotReady,
             Self::Permission { .. } | Self::Bpffs { permission: true, .. } => Class::Permission,
-            Self::NoLinks { .. } | Self::Unsupported { .. } | Self::Driver { .. } | Self::Bpffs { .. } => {
-                Class::Kernel
-            }
+            Self::NoLinks { .. }
+            | Self::NoExtensions { .. }
+            | Self::NoLibxdp
+            | Self::Unsupported { .. }
+            | Self::Driver { .. }
+            | Self::Bpffs { .. } => Class::Kernel,
             Self::Verifier(_) => Class::Verifier,
-            Self::Foreign { .. } | Self::CannotTake { .. } | Self::Swapped { .. } => Class::Busy,
+            Self::Foreign { .. }
+            | Self::CannotTake { .. }
+            | Self::Swapped { .. }
+            | Self::DispatcherFull { .. } => Class::Busy,
             Self::Io { source, .. }
             | Self::Query { source, .. }
             | Self::Map { source, .. }

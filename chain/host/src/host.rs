@@ -17,7 +17,7 @@ use crate::attach::{self, PinnedLink};
 use crate::error::{BoxError, Error, Result};
 use crate::exits;
 use crate::interface::{AttachedProgram, Interface};
-use crate::load::{self, Loaded};
+use crate::load::{self, Loaded, Programs};
 use crate::lock::NetnsLock;
 use crate::manifest::{self, AttachMode, ChainState, Manifest, MapRecord, ObjectId, Objects, ProgramRecord};
 use crate::netns::Netns;
@@ -172,19 +172,27 @@ impl Host {
         let before = self.store().current(ifname)?;
         let foreign = self.check_identity(&interface, link.as_ref(), before.as_ref())?;
         let desired = edit(before.as_ref()).map_err(Error::Edit)?;
+        check_engine(ifname, before.as_ref(), desired.state.chain.engine)?;
         check_mode(ifname, before.as_ref(), desired.state.chain.mode)?;
-        let takeover =
-            foreign.map(|program| Takeover::of(&interface, program, desired.foreign)).transpose()?;
+        let dispatched = desired.state.chain.engine == Engine::Libxdp;
+        let takeover = foreign
+            .filter(|_| !dispatched)
+            .map(|program| Takeover::of(&interface, program, desired.foreign))
+            .transpose()?;
 
         let mut undo = Undo::default();
-        let result = self.prepare_and_commit(
-            &interface,
-            (link.as_ref(), before),
-            desired,
-            takeover.as_ref(),
-            compose,
-            &mut undo,
-        );
+        let result = if dispatched {
+            self.change_by_dispatcher(&interface, before, desired, compose, &mut undo)
+        } else {
+            self.prepare_and_commit(
+                &interface,
+                (link.as_ref(), before),
+                desired,
+                takeover.as_ref(),
+                compose,
+                &mut undo,
+            )
+        };
         let change = match result {
             Ok(change) if !change.dry_run => {
                 undo.keep();
@@ -233,8 +241,10 @@ impl Host {
             let mut swap = Swap::between(before.as_ref(), image);
             let attach_type = adopted.as_ref().map_or(load::ATTACH_TYPE, |adopted| adopted.attach_type);
             let generation = before.as_ref().map_or(0, |m| m.generation) + 1;
-            let mut load =
-                |swap: &Swap| self.load(&interface.name, generation, (image, swap, attach_type), undo);
+            let mut load = |swap: &Swap| {
+                let wanted = Programs { kept: &swap.kept, attach_type, replaces: &[] };
+                self.load(&interface.name, generation, (image, swap), &wanted, undo)
+            };
             let (mut loaded, mut maps) = load(&swap)?;
             if before.as_ref().is_some_and(|before| swap.is_stale(before, &maps)) {
                 swap = Swap::all(image);
@@ -310,7 +320,7 @@ impl Host {
     }
 
     /// The objects that `state` refers to, those that were not given from the store.
-    fn complete(&self, state: &ChainState, mut objects: Objects) -> Result<Objects> {
+    pub(crate) fn complete(&self, state: &ChainState, mut objects: Objects) -> Result<Objects> {
         for (name, module) in &state.modules {
             if objects.bytes(module.object).is_none() {
                 let bytes = self.store().object(module.object)?.ok_or_else(|| Error::NoObject {
@@ -325,11 +335,12 @@ impl Host {
     }
 
     /// Loads what of an image is new, with the maps that are pinned, and pins those that are new.
-    fn load<'a>(
+    pub(crate) fn load<'a>(
         &'a self,
         ifname: &str,
         generation: u64,
-        (image, swap, attach_type): (&Image, &Swap, u32),
+        (image, swap): (&Image, &Swap),
+        wanted: &Programs<'_>,
         undo: &mut Undo<'a>,
     ) -> Result<(Loaded, Vec<MapRecord>)> {
         let record = |map: &MapUse| MapRecord {
@@ -355,7 +366,7 @@ impl Host {
                 Err(e) => Err(Error::io("open", path)(e)),
             }
         };
-        let loaded = load::load_new(image, &mut |map| pinned(map), &swap.kept, attach_type)?;
+        let loaded = load::load_new(image, &mut |map| pinned(map), wanted)?;
         load::fill(image, &loaded, swap.filled_later())?;
         let mut records = Vec::with_capacity(image.maps.len());
         for (map, loaded) in image.maps.iter().zip(&loaded.maps) {
@@ -373,7 +384,7 @@ impl Host {
         Ok((loaded, records))
     }
 
-    fn manifest_of(
+    pub(crate) fn manifest_of(
         &self,
         interface: &Interface,
         before: Option<&Manifest>,
@@ -408,6 +419,7 @@ impl Host {
             engine_reason: composed.engine_reason.clone(),
             program: programs.remove(0),
             others: programs,
+            components: Vec::new(),
             maps,
             state,
             carried: before.map(|m| m.carried.clone()).unwrap_or_default(),
@@ -473,7 +485,11 @@ impl Host {
         let manifest = manifest.unwrap_or_default();
         let mut not_restored = None;
         let path = self.at.link(ifname);
-        if let Some((manifest, adopted)) = manifest.as_ref().and_then(|m| Some((m, m.adopted.as_ref()?))) {
+        if let Some(manifest) = manifest.as_ref().filter(|manifest| by_dispatcher(manifest)) {
+            self.detach_by_dispatcher(manifest)?;
+        } else if let Some((manifest, adopted)) =
+            manifest.as_ref().and_then(|m| Some((m, m.adopted.as_ref()?)))
+        {
             not_restored = adopted.restore(link.as_ref(), &path, manifest.ifindex)?;
         } else if let Some(link) = &link {
             link.detach(&path)?;
@@ -487,6 +503,23 @@ impl Host {
         self.sweep();
         drop(lock);
         Ok(Detached { manifest, not_restored })
+    }
+}
+
+/// Whether libxdp's dispatcher calls the chain's programs.
+pub(crate) fn by_dispatcher(manifest: &Manifest) -> bool {
+    manifest.engine == Engine::Libxdp
+}
+
+/// Refuses to go from a link to the dispatcher or back: there is no way to do that in one step.
+fn check_engine(ifname: &str, before: Option<&Manifest>, wanted: Engine) -> Result<()> {
+    match before {
+        Some(before) if by_dispatcher(before) != (wanted == Engine::Libxdp) => Err(Error::EngineChange {
+            ifname: ifname.to_owned(),
+            current: before.engine.name(),
+            wanted: wanted.name(),
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -15,6 +15,7 @@ mod features;
 mod host;
 mod interface;
 mod kernel;
+pub mod libxdp;
 pub mod load;
 mod lock;
 mod manifest;
@@ -40,6 +41,7 @@ pub use exits::{Carried, Count, Exits, SlotExits};
 pub use host::{Change, Compose, Composed, Desired, Detached, Edit, Host};
 pub use interface::{AttachPlace, AttachedProgram, Interface};
 pub use kernel::RunningKernel;
+pub use libxdp::{ComponentRecord, ComponentStatus};
 pub use manifest::{
     AttachMode, BadObjectId, ChainState, Manifest, MapRecord, ModuleState, ObjectId, Objects, ProgramRecord,
 };

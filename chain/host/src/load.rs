@@ -10,6 +10,7 @@ use aya_obj::generated::{
     BPF_F_RDONLY_PROG, BPF_F_XDP_HAS_FRAGS, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_attach_type,
     bpf_map_type,
 };
+use xdpchain_compose::btf::TypeId;
 use xdpchain_compose::{DebugInfo, Image, Initial, MapDef, MapUse, ProgramDebugInfo, ProgramImage, Target};
 
 use crate::cpus;
@@ -164,18 +165,34 @@ pub(crate) const ATTACH_TYPE: u32 = bpf_attach_type::BPF_XDP as u32;
 /// [`Error::MapDiffers`], [`Error::MapCreate`], [`Error::Verifier`], [`Error::Permission`], [`Error::Unsupported`], and
 /// what `existing` fails with.
 pub fn load(image: &Image, existing: &mut dyn FnMut(&MapUse) -> Result<Option<OwnedFd>>) -> Result<Loaded> {
-    let loaded = load_new(image, existing, &[], ATTACH_TYPE)?;
+    let loaded = load_new(image, existing, &Programs::default())?;
     fill(image, &loaded, None)?;
     Ok(loaded)
 }
 
-/// Loads `image` but for the programs that are there: those whose number is in `kept`, and those that a module's program
-/// array holds that existed before. The new ones are loaded for `attach_type`, and not put into program arrays yet.
+/// What an image's programs are loaded from, and for.
+#[derive(Clone, Copy)]
+pub(crate) struct Programs<'a> {
+    /// For each program, the number of the one that is there already.
+    pub(crate) kept: &'a [Option<u32>],
+    /// `enum bpf_attach_type` of those for an interface.
+    pub(crate) attach_type: u32,
+    /// For each program, the function that it replaces; none when they are for an interface.
+    pub(crate) replaces: &'a [(BorrowedFd<'a>, TypeId)],
+}
+
+impl Default for Programs<'_> {
+    fn default() -> Self {
+        Self { kept: &[], attach_type: ATTACH_TYPE, replaces: &[] }
+    }
+}
+
+/// Loads `image` but for the programs that are there: those that are kept, and those that a module's program array holds
+/// that existed before. The new ones are not put into program arrays yet.
 pub(crate) fn load_new(
     image: &Image,
     existing: &mut dyn FnMut(&MapUse) -> Result<Option<OwnedFd>>,
-    kept: &[Option<u32>],
-    attach_type: u32,
+    wanted: &Programs<'_>,
 ) -> Result<Loaded> {
     sys::raise_memlock();
     let debug = image.debug_info(features::btf());
@@ -192,7 +209,7 @@ pub(crate) fn load_new(
     let mut programs = Vec::with_capacity(image.programs.len());
     let mut fresh = Vec::with_capacity(image.programs.len());
     for (i, (program, debug)) in image.programs.iter().zip(&debug.programs).enumerate() {
-        let there = match kept.get(i).copied().flatten() {
+        let there = match wanted.kept.get(i).copied().flatten() {
             Some(id) => Some(id),
             None => held(image, &maps, i)?,
         };
@@ -201,7 +218,8 @@ pub(crate) fn load_new(
             Some(id) => sys::prog_by_id(id).map_err(Error::query(format!("program {id}")))?,
             None => {
                 let debug = btf.map(|fd| (fd, debug));
-                load_program(program, &maps, debug, btf_note.clone(), attach_type)?
+                let purpose = (wanted.attach_type, wanted.replaces.get(i).copied());
+                load_program(program, &maps, debug, btf_note.clone(), purpose)?
             }
         });
     }
@@ -447,7 +465,7 @@ fn load_program(
     maps: &[LoadedMap],
     btf: Option<(BorrowedFd<'_>, &ProgramDebugInfo)>,
     btf_note: Option<String>,
-    attach_type: u32,
+    (attach_type, replaces): (u32, Option<(BorrowedFd<'_>, TypeId)>),
 ) -> Result<OwnedFd> {
     let mut modules = ModuleBtfs::default();
     let insns = linked(program, maps, &mut modules)?;
@@ -456,10 +474,13 @@ fn load_program(
     let typed = btf.filter(|_| !program.functions.is_empty());
     // From what is wanted to what any kernel takes. A refusal by the verifier proper ends it: less would not help.
     let mut attempts = vec![(typed, frags)];
-    if frags != 0 {
+    if replaces.is_some() {
+        // The kernel compares types, and frags are a matter of the program whose function it is.
+        attempts = vec![(typed, 0)];
+    } else if frags != 0 {
         attempts.push((typed, 0));
     }
-    if typed.is_some() {
+    if typed.is_some() && replaces.is_none() {
         attempts.push((None, frags));
         if frags != 0 {
             attempts.push((None, 0));
@@ -475,6 +496,7 @@ fn load_program(
             attach_type,
             btf: btf.map(|(btf, debug)| (btf, debug.functions.as_slice(), debug.lines.as_slice())),
             modules: &modules,
+            replaces,
         };
         match sys::prog_load(&attempt) {
             Ok(fd) => {
@@ -487,6 +509,9 @@ fn load_program(
                     );
                 }
                 return Ok(fd);
+            }
+            Err((error, _)) if error.raw_os_error() == Some(libc::EPERM) && replaces.is_some() => {
+                return Err(Error::NoExtensions { source: error });
             }
             Err((error, _)) if error.raw_os_error() == Some(libc::EPERM) => {
                 return Err(Error::Permission { action: "load the program".to_owned(), source: error });

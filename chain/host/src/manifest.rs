@@ -12,6 +12,7 @@ use xdpchain_spec::{ChainSpec, Engine, ModuleSpec};
 
 use crate::adopt::Adopted;
 use crate::exits::Carried;
+use crate::libxdp::ComponentRecord;
 
 /// The version of the manifest's format.
 pub(crate) const VERSION: u32 = 1;
@@ -239,6 +240,12 @@ pub struct Manifest {
     /// The other programs, when the chain is made of several.
     #[serde(default)]
     pub others: Vec<ProgramRecord>,
+    /// For a chain of libxdp's: its programs as the dispatcher knows them, which may have been taken from [`program`] to
+    /// another dispatcher since.
+    ///
+    /// [`program`]: Self::program
+    #[serde(default)]
+    pub components: Vec<ComponentRecord>,
     /// The maps.
     pub maps: Vec<MapRecord>,
     /// What was asked for.
@@ -298,6 +305,7 @@ pub(crate) mod tests {
                 entry: None,
             },
             others: Vec::new(),
+            components: Vec::new(),
             maps: vec![MapRecord {
                 module: Some("acl".into()),
                 name: ".bss.1".into(),

@@ -43,6 +43,7 @@ pub fn measure(image: &Image) -> Result<Vec<Measured>> {
                 .as_ref()
                 .filter(|_| !program.functions.is_empty())
                 .map(|btf| (btf.as_fd(), debug.functions.as_slice(), debug.lines.as_slice())),
+            replaces: None,
             modules: &modules.array(),
         };
         // It was loaded once already; what it says beside that is welcome, but not needed.

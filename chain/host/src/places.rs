@@ -21,12 +21,16 @@ const OURS: &str = "xdpchain";
 pub const ENV_BPFFS: &str = "XDPCHAIN_BPFFS";
 /// Environment variable: the directory for manifests and objects, instead of `/run/xdpchain`.
 pub const ENV_RUN: &str = "XDPCHAIN_RUN";
+/// libxdp's environment variable for a BPF file system other than `/sys/fs/bpf`.
+const ENV_LIBXDP_BPFFS: &str = "LIBXDP_BPFFS";
 
 /// The two trees.
 #[derive(Clone, Debug)]
 pub struct Places {
     pins: PathBuf,
     run: PathBuf,
+    /// The durable bpffs.
+    bpffs: PathBuf,
     /// Holds the directory that `pins` goes through when it is in another mount namespace.
     _root: Option<Arc<OwnedFd>>,
     mounted: bool,
@@ -52,20 +56,19 @@ impl Places {
         let host = HostRoot::find();
         let mount = Path::new(BPFFS);
         let mounted = ensure_bpffs(&host, mount, &run)?;
-        let (pins, root) = match &host {
-            HostRoot::Ours => (pins.to_path_buf(), None),
+        let (pins, bpffs, root) = match &host {
+            HostRoot::Ours => (pins.to_path_buf(), mount.to_path_buf(), None),
             HostRoot::Process { pid, .. } => {
                 let relative = pins.strip_prefix("/").unwrap_or(pins);
                 // The process may end before we do, so its root is held open.
                 let root = PathBuf::from(format!("/proc/{pid}/root/"));
                 let fd = sys::open_directory(&root).map_err(Error::io("open", root))?;
-                (
-                    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())).join(relative),
-                    Some(Arc::new(fd)),
-                )
+                let held = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+                let mount = mount.strip_prefix("/").unwrap_or(mount);
+                (held.join(relative), held.join(mount), Some(Arc::new(fd)))
             }
         };
-        Ok(Self { pins, run, _root: root, mounted })
+        Ok(Self { pins, run, bpffs, _root: root, mounted })
     }
 
     /// Whether a bpffs had to be mounted, which is worth a message.
@@ -81,6 +84,12 @@ impl Places {
     /// The directory of all manifests and objects.
     pub fn run(&self) -> &Path {
         &self.run
+    }
+
+    /// Where libxdp keeps its dispatchers: below the BPF file system that its environment variable names, else the durable
+    /// one.
+    pub(crate) fn libxdp(&self) -> PathBuf {
+        std::env::var_os(ENV_LIBXDP_BPFFS).map_or_else(|| self.bpffs.clone(), PathBuf::from).join("xdp")
     }
 
     /// The directories of one network namespace.

@@ -1,7 +1,7 @@
 //! What the running kernel can do: tried, not told from its version.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use aya_obj::generated::{BPF_F_XDP_HAS_FRAGS, BPF_PSEUDO_MAP_FD, bpf_map_type};
@@ -71,6 +71,15 @@ const PASS: [Insn; 2] =
     [Insn { code: 0xb7, regs: 0, off: 0, imm: 2 }, Insn { code: 0x95, regs: 0, off: 0, imm: 0 }];
 
 fn load(insns: &[Insn], flags: u32, btf: Option<(&OwnedFd, &[u8])>) -> io::Result<OwnedFd> {
+    load_program(insns, flags, btf, None)
+}
+
+fn load_program(
+    insns: &[Insn],
+    flags: u32,
+    btf: Option<(&OwnedFd, &[u8])>,
+    replaces: Option<(BorrowedFd<'_>, TypeId)>,
+) -> io::Result<OwnedFd> {
     let program = ProgLoad {
         name: "probe",
         insns,
@@ -78,6 +87,7 @@ fn load(insns: &[Insn], flags: u32, btf: Option<(&OwnedFd, &[u8])>) -> io::Resul
         flags,
         attach_type: ATTACH_TYPE,
         btf: btf.map(|(fd, functions)| (fd.as_fd(), functions, &[][..])),
+        replaces,
         modules: &[],
     };
     sys::prog_load(&program).map_err(|(error, log)| {
@@ -138,8 +148,9 @@ fn extensions() -> io::Result<()> {
     let insns = [insn(0x85, 0x10, 1), insn(0x95, 0, 0), PASS[0], PASS[1]];
     let target = load(&insns, 0, Some((&types.fd, &types.functions)))?;
     let own = FuncInfo::record(0, types.second);
-    let extension = sys::extension_load(&PASS, (types.fd.as_fd(), &own), (target.as_fd(), types.second))?;
-    sys::extension_attach(extension.as_fd()).map(drop)
+    let replaced = (target.as_fd(), types.second);
+    let extension = load_program(&PASS, 0, Some((&types.fd, &own)), Some(replaced))?;
+    sys::link_create_replacement(extension.as_fd(), target.as_fd(), types.second).map(drop)
 }
 
 /// Types of a program of two functions, both `int (struct xdp_md *)`, of which the second begins at instruction 2.

@@ -9,7 +9,7 @@ use crate::adopt::Adopted;
 use crate::attach::PinnedLink;
 use crate::collect;
 use crate::error::Result;
-use crate::host::Host;
+use crate::host::{Host, by_dispatcher};
 use crate::interface::Interface;
 use crate::lock::NetnsLock;
 use crate::netns::Netns;
@@ -73,6 +73,10 @@ impl Host {
 
     /// Finishes or clears away what an interrupted command left on one interface. The lock is held.
     pub(crate) fn recover_interface(&self, ifname: &str) -> Result<Option<Recovered>> {
+        let known = [self.store().staged(ifname), self.store().current(ifname)];
+        if known.iter().any(|manifest| matches!(manifest, Ok(Some(manifest)) if by_dispatcher(manifest))) {
+            return self.recover_by_dispatcher(ifname);
+        }
         let mut link = PinnedLink::open(&self.at.link(ifname))?;
         let alive = link.as_ref().is_some_and(|link| link.ifindex().is_some());
         let mut recovered = None;

@@ -7,8 +7,9 @@ use xdpchain_compose::{EXIT_MAP, MapOwner};
 use crate::attach::PinnedLink;
 use crate::error::{Error, Result};
 use crate::exits::{self, Exits};
-use crate::host::Host;
+use crate::host::{Host, by_dispatcher};
 use crate::interface::Interface;
+use crate::libxdp::ComponentStatus;
 use crate::manifest::Manifest;
 use crate::sys::{self, LinkInfo, MapInfo, ProgInfo};
 
@@ -26,6 +27,8 @@ pub struct ChainStatus {
     pub program: Option<ProgInfo>,
     /// What became of the packets; no slots when the chain does not count.
     pub exits: Exits,
+    /// For a chain of libxdp's: every program that the dispatcher calls, in the order in which they run.
+    pub components: Vec<ComponentStatus>,
     /// The maps.
     pub maps: Vec<MapStatus>,
     /// What is not as the manifest says, in words.
@@ -70,16 +73,31 @@ impl Host {
             return Err(Error::NoChain { ifname: ifname.to_owned() });
         };
         let interface = Interface::by_name(ifname).ok();
+        let dispatched = match by_dispatcher(&manifest) {
+            true => Some(self.dispatched(&manifest)?),
+            false => None,
+        };
         let program = match &link {
+            _ if dispatched.is_some() => None,
             Some(link) => sys::prog_by_id(link.info.prog_id).and_then(|fd| sys::prog_info(fd.as_fd())).ok(),
             None => None,
         };
         let mut maps = Vec::new();
         let mut counters = None;
-        let mut problems = problems(&manifest, interface.as_ref(), link.as_ref());
-        if let Some(link) = &link {
-            problems.extend(self.differences(&manifest, link)?);
-        }
+        let mut problems = problems(&manifest, interface.as_ref());
+        let (program, components) = match dispatched {
+            Some(dispatched) => {
+                problems.extend(dispatched.problems);
+                (dispatched.program, dispatched.components)
+            }
+            None => {
+                problems.extend(link_problems(link.as_ref()));
+                if let Some(link) = &link {
+                    problems.extend(self.differences(&manifest, link)?);
+                }
+                (program, Vec::new())
+            }
+        };
         for record in &manifest.maps {
             let owner = record.owner();
             match self.open_record(ifname, record) {
@@ -103,11 +121,20 @@ impl Host {
             }
         }
         let exits = counters.map(|map| exits::read(&map, &manifest)).transpose()?.unwrap_or_default();
-        Ok(ChainStatus { manifest, interface, link: link.map(|l| l.info), program, exits, maps, problems })
+        Ok(ChainStatus {
+            manifest,
+            interface,
+            link: link.map(|l| l.info),
+            program,
+            exits,
+            components,
+            maps,
+            problems,
+        })
     }
 }
 
-fn problems(manifest: &Manifest, interface: Option<&Interface>, link: Option<&PinnedLink>) -> Vec<String> {
+fn problems(manifest: &Manifest, interface: Option<&Interface>) -> Vec<String> {
     let mut found = Vec::new();
     match interface {
         None => found.push("the interface is gone".to_owned()),
@@ -117,6 +144,11 @@ fn problems(manifest: &Manifest, interface: Option<&Interface>, link: Option<&Pi
         )),
         Some(_) => {}
     }
+    found
+}
+
+fn link_problems(link: Option<&PinnedLink>) -> Vec<String> {
+    let mut found = Vec::new();
     match link {
         None => found.push("the pinned link is gone, and the chain with it".to_owned()),
         Some(link) => {

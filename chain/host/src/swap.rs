@@ -300,7 +300,7 @@ impl Host {
         Ok(())
     }
 
-    fn stage<'a>(&'a self, manifest: &Manifest, undo: &mut Undo<'a>) -> Result<()> {
+    pub(crate) fn stage<'a>(&'a self, manifest: &Manifest, undo: &mut Undo<'a>) -> Result<()> {
         self.store().stage(manifest)?;
         let ifname = manifest.ifname.clone();
         undo.push("remove the staged manifest", move || self.store().unstage(&ifname));

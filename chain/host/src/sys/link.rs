@@ -6,6 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use aya_obj::generated::{BPF_F_REPLACE, bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type};
 
+use xdpchain_compose::btf::TypeId;
+
 use super::{attr, bpf, bpf_fd, by_id, object_info};
 
 /// Attaches an XDP program to an interface by a link; `mode` is `XDP_FLAGS_DRV_MODE` or `XDP_FLAGS_SKB_MODE`.
@@ -19,6 +21,23 @@ pub fn link_create_xdp(prog: BorrowedFd<'_>, ifindex: u32, mode: u32) -> io::Res
     attr.link_create.__bindgen_anon_2.target_ifindex = ifindex;
     attr.link_create.attach_type = bpf_attach_type::BPF_XDP as u32;
     attr.link_create.flags = mode;
+    bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
+}
+
+/// Puts `prog`, which was loaded to replace a function of this type, into the place of function `function` of `target`.
+///
+/// # Errors
+/// `EINVAL` on kernels before 5.10 and when the types differ, `EBUSY` when the function is replaced already, `EPERM` where
+/// no function may be replaced.
+pub fn link_create_replacement(
+    prog: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    function: TypeId,
+) -> io::Result<OwnedFd> {
+    let mut attr = attr();
+    attr.link_create.__bindgen_anon_1.prog_fd = prog.as_raw_fd() as u32;
+    attr.link_create.__bindgen_anon_2.target_fd = target.as_raw_fd() as u32;
+    attr.link_create.__bindgen_anon_3.target_btf_id = function;
     bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
 }
 

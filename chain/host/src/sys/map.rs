@@ -8,7 +8,7 @@ use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_info, bpf_map_type};
 
 use crate::cpus;
 
-use super::{address, address_mut, attr, bpf, bpf_fd, name_text, object_info, object_name};
+use super::{address, address_mut, attr, bpf, bpf_fd, by_id, name_text, object_info, object_name};
 
 /// What `BPF_MAP_CREATE` is told.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +95,14 @@ pub struct MapInfo {
     pub btf_key: u32,
     /// Type id of the value, 0 when there is none.
     pub btf_value: u32,
+}
+
+/// Opens the map number `id`.
+///
+/// # Errors
+/// `ENOENT` when there is none, `EPERM` without `CAP_SYS_ADMIN`.
+pub fn map_by_id(id: u32) -> io::Result<OwnedFd> {
+    by_id(bpf_cmd::BPF_MAP_GET_FD_BY_ID, id)
 }
 
 /// What the kernel says about the map behind `map`.

@@ -4,7 +4,6 @@
 //! and every descriptor that comes back is an [`OwnedFd`]. Errors are the kernel's `errno` as [`io::Error`].
 
 mod btf;
-mod extension;
 mod link;
 mod map;
 mod os;
@@ -20,13 +19,12 @@ use std::path::Path;
 use aya_obj::generated::{bpf_attr, bpf_cmd};
 
 pub use btf::{BtfInfo, btf_by_id, btf_bytes, btf_info, btf_load, next_btf_id};
-pub use extension::{extension_attach, extension_load};
 pub use link::{
-    LinkInfo, LinkKind, has_xdp_links, link_by_id, link_create_xdp, link_detach, link_info, link_update,
-    next_link_id,
+    LinkInfo, LinkKind, has_xdp_links, link_by_id, link_create_replacement, link_create_xdp, link_detach,
+    link_info, link_update, next_link_id,
 };
 pub use map::{
-    BatchError, BatchOp, MapCreate, MapFd, MapInfo, is_per_cpu, map_batch, map_create, map_delete,
+    BatchError, BatchOp, MapCreate, MapFd, MapInfo, is_per_cpu, map_batch, map_by_id, map_create, map_delete,
     map_freeze, map_info, map_lookup, map_lookup_batch, map_next_key, map_update,
 };
 pub use os::{

@@ -7,13 +7,14 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use aya_obj::generated::{bpf_cmd, bpf_prog_info, bpf_prog_type};
 use xdpchain_compose::Insn;
+use xdpchain_compose::btf::TypeId;
 
 use super::{address, address_mut, attr, bpf, bpf_fd, by_id, name_text, object_info, object_name};
 
 /// First and largest size of a log buffer. A log that is larger still is shown as far as it goes.
 const LOG_SIZES: [usize; 4] = [64 << 10, 1 << 20, 8 << 20, 64 << 20];
 
-/// What `BPF_PROG_LOAD` is told about an XDP program.
+/// What `BPF_PROG_LOAD` is told about an XDP program, or one that replaces a function of one.
 #[derive(Clone, Copy, Debug)]
 pub struct ProgLoad<'a> {
     /// Name; the kernel gets the first 15 octets.
@@ -28,6 +29,9 @@ pub struct ProgLoad<'a> {
     pub attach_type: u32,
     /// BTF object, function records of 8 octets, line records of 16 octets.
     pub btf: Option<(BorrowedFd<'a>, &'a [u8], &'a [u8])>,
+    /// The function that it is made to replace: the program that has it, and its type in that program's BTF. Such a
+    /// program cannot be attached to an interface.
+    pub replaces: Option<(BorrowedFd<'a>, TypeId)>,
     /// BTF objects of kernel modules, which calls of their functions name by index; empty when there are none. The
     /// first entry is never looked at.
     pub modules: &'a [RawFd],
@@ -64,8 +68,17 @@ fn load(program: &ProgLoad<'_>, level: u32, log: &mut [u8]) -> io::Result<OwnedF
     let mut attr = attr();
     // SAFETY: writing fields of a zeroed union of integers.
     let load = unsafe { &mut attr.__bindgen_anon_3 };
-    load.prog_type = bpf_prog_type::BPF_PROG_TYPE_XDP as u32;
-    load.expected_attach_type = program.attach_type;
+    match program.replaces {
+        None => {
+            load.prog_type = bpf_prog_type::BPF_PROG_TYPE_XDP as u32;
+            load.expected_attach_type = program.attach_type;
+        }
+        Some((target, function)) => {
+            load.prog_type = bpf_prog_type::BPF_PROG_TYPE_EXT as u32;
+            load.__bindgen_anon_1.attach_prog_fd = target.as_raw_fd() as u32;
+            load.attach_btf_id = function;
+        }
+    }
     load.insns = address(program.insns);
     load.insn_cnt = program.insns.len() as u32;
     load.license = license.as_ptr() as u64;

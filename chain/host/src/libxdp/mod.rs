@@ -1,0 +1,94 @@
+//! The libxdp engine: chains whose slots are programs that libxdp's dispatcher calls, beside those of other tools.
+//!
+//! A chain of this kind has no link of ours. What holds it are libxdp's own pins, so that `xdp-loader` sees and handles
+//! its programs like any other; which are ours is told by the kernel's numbers of them, in the manifest. One exchange of
+//! the dispatcher on the interface commits a change: packets see all programs before it or all after it. libxdp's functions
+//! add programs or remove some, each in an exchange of its own, so the exchange of a whole chain is made here, by libxdp's
+//! published protocol and with its dispatcher.
+
+mod change;
+pub(crate) mod config;
+#[cfg(feature = "libxdp")]
+#[allow(unsafe_code, reason = "libxdp is C")]
+mod ffi;
+#[cfg(not(feature = "libxdp"))]
+#[path = "without.rs"]
+mod ffi;
+mod pins;
+mod present;
+mod swap;
+
+use std::os::fd::OwnedFd;
+
+use config::Entry;
+use serde::{Deserialize, Serialize};
+use xdpchain_compose::{Image, ProgramImage};
+use xdpchain_spec::VerdictSet;
+
+use crate::error::Result;
+use crate::load::{self, Programs};
+use crate::manifest::Manifest;
+use crate::sys;
+
+/// A slot's program as the dispatcher knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentRecord {
+    /// The slot.
+    pub slot: String,
+    /// The kernel's number of its program.
+    pub id: u32,
+    /// Run priority: lower runs first.
+    pub priority: u32,
+    /// The verdicts after which the next program runs.
+    pub calls: VerdictSet,
+}
+
+/// A program that the dispatcher on an interface calls, whosever it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ComponentStatus {
+    /// The slot that it is the program of; none when it is somebody else's.
+    pub slot: Option<String>,
+    /// The kernel's number of it.
+    pub id: u32,
+    /// Its name, at most 15 octets.
+    pub name: String,
+    /// The kernel's digest of its instructions, hexadecimal.
+    pub tag: String,
+    /// Run priority: lower runs first.
+    pub priority: u32,
+    /// The verdicts after which the next program runs.
+    pub calls: VerdictSet,
+}
+
+/// Loads an image's programs into a dispatcher that is not put on any interface, and takes everything back: what the verifier
+/// says of them, as the number of instructions that it looked at.
+///
+/// # Errors
+/// [`Error::NoExtensions`] when this kernel does not run dispatchers, [`Error::NoLibxdp`] when this build is without libxdp,
+/// else as [`load`](load::load).
+pub fn verify(image: &Image) -> Result<u32> {
+    let entry = |(priority, program): (usize, &ProgramImage)| Entry {
+        priority: priority as u32,
+        calls: 0,
+        frags: program.frags,
+    };
+    let entries: Vec<Entry> = image.programs.iter().enumerate().map(entry).collect();
+    let dispatcher = swap::Dispatcher::load(&entries)?;
+    let places: Vec<usize> = (0..entries.len()).collect();
+    let targets = dispatcher.targets(&places)?;
+    let wanted = Programs { replaces: &targets, ..Programs::default() };
+    let loaded = load::load_new(image, &mut |_| Ok(None), &wanted)?;
+    let links: Vec<OwnedFd> =
+        places.iter().map(|place| dispatcher.put(*place, loaded.program(*place))).collect::<Result<_>>()?;
+    drop(links);
+    Ok(loaded.verified_insns())
+}
+
+/// Whether this build has libxdp.
+pub const BUILT: bool = cfg!(feature = "libxdp");
+
+/// Whether a program of the chain is still loaded, so that a dispatcher may call it.
+pub(crate) fn is_loaded(manifest: &Manifest) -> bool {
+    manifest.components.iter().any(|record| sys::prog_by_id(record.id).is_ok())
+}
