@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 use xdpchain_compose::object::Object;
-use xdpchain_compose::{Chain, ComposeError, Image, Module, Slot, fused, tail};
+use xdpchain_compose::{Chain, ComposeError, Image, Module, Slot, fused, libxdp, tail};
 use xdpchain_host::{ChainState, Composed, ModuleState, Objects, Refusal, RunningKernel};
 use xdpchain_spec::{ChainSpec, Config, Engine, ModuleSpec, ObjectRef, Position, SlotSpec};
 
@@ -85,7 +85,7 @@ pub(crate) fn compose(state: &ChainState, objects: &Objects, refused: Option<&Re
     };
     let (first, reason) = match (state.chain.engine, refused) {
         (Engine::Libxdp, _) => {
-            return Err(Error::NoEngine { chain: state.chain.name.clone(), engine: "libxdp" });
+            return Ok(composed(image(state, objects, libxdp::compose)?, Engine::Libxdp, None));
         }
         (Engine::Tail, _) => return Ok(composed(image(state, objects, tail::compose)?, Engine::Tail, None)),
         (Engine::Auto, Some(refusal)) => {

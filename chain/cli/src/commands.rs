@@ -2,6 +2,7 @@
 
 mod change;
 mod check;
+mod components;
 mod doctor;
 mod features;
 mod map;

@@ -53,11 +53,13 @@ pub(crate) fn chain_for<'a>(
     Ok(chain)
 }
 
-/// Not every engine is built.
+/// Not every build has every engine.
 pub(crate) fn supported(chain: &ChainSpec) -> Result<()> {
     match chain.engine {
-        Engine::Auto | Engine::Fused | Engine::Tail => Ok(()),
-        engine @ Engine::Libxdp => Err(Error::NoEngine { chain: chain.name.clone(), engine: engine.name() }),
+        Engine::Libxdp if !xdpchain_host::libxdp::BUILT => {
+            Err(Error::NoEngine { chain: chain.name.clone(), engine: chain.engine.name() })
+        }
+        _ => Ok(()),
     }
 }
 

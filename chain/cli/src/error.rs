@@ -42,8 +42,8 @@ pub(crate) enum Error {
     )]
     NoChainForInterface { file: PathBuf, iface: String, interfaces: String },
     #[error(
-        "chain `{chain}` wants engine `{engine}`, which this version does not have yet\n\
-         help: use `engine: auto`, `fused` or `tail`"
+        "chain `{chain}` wants engine `{engine}`, which this build is without\n\
+         help: use `engine: auto`, `fused` or `tail`, or build it with `--features {engine}`"
     )]
     NoEngine { chain: String, engine: &'static str },
     #[error("no built-in object `{name}`\nhelp: {hint}")]

@@ -144,7 +144,7 @@ pub(crate) fn run(common: &Common, out: Output, objects: &[ObjectRef], program: 
 fn all_verified(checked: &Checked) -> bool {
     let mut engines =
         checked.objects.iter().flat_map(|o| &o.engines).chain(checked.chains.iter().flat_map(|c| &c.engines));
-    engines.all(|result| result.engine == "libxdp" || result.runs.is_some())
+    engines.all(|result| result.runs.is_some())
 }
 
 fn check_chain(config: &Config, chain: &ChainSpec) -> Result<CheckedChain> {
@@ -255,10 +255,9 @@ fn try_alone(object: &ObjectRef, program: Option<&str>) -> Result<Vec<EngineResu
 /// it, or none does.
 fn try_engines(state: &ChainState, objects: &Objects) -> Result<Vec<EngineResult>> {
     let mut results = vec![
-        try_engine("fused", assemble::image(state, objects, fused::compose), true),
-        try_engine("tail", assemble::image(state, objects, tail::compose), true),
-        // Only its dispatcher can load what is for it.
-        try_engine("libxdp", assemble::image(state, objects, libxdp::compose), false),
+        try_engine("fused", assemble::image(state, objects, fused::compose), alone),
+        try_engine("tail", assemble::image(state, objects, tail::compose), alone),
+        try_engine("libxdp", assemble::image(state, objects, libxdp::compose), dispatched),
     ];
     let wanted: &[&str] = match state.chain.engine {
         Engine::Auto => &["fused", "tail"],
@@ -275,7 +274,31 @@ fn try_engines(state: &ChainState, objects: &Objects) -> Result<Vec<EngineResult
     Ok(results)
 }
 
-fn try_engine(engine: &'static str, image: Result<Image>, load: bool) -> EngineResult {
+/// What the verifier says of an image.
+struct Verified {
+    instructions: u32,
+    stack: Vec<Vec<u32>>,
+}
+
+/// Has the kernel verify an image as it would be attached.
+fn alone(image: &Image) -> xdpchain_host::Result<Verified> {
+    let measured = measure(image)?;
+    Ok(Verified {
+        instructions: measured.iter().map(|program| program.verified).sum(),
+        stack: measured.into_iter().map(|program| program.stack).collect(),
+    })
+}
+
+/// Has the kernel verify an image in libxdp's dispatcher.
+fn dispatched(image: &Image) -> xdpchain_host::Result<Verified> {
+    xdpchain_host::libxdp::verify(image).map(|instructions| Verified { instructions, stack: Vec::new() })
+}
+
+fn try_engine(
+    engine: &'static str,
+    image: Result<Image>,
+    verify: fn(&Image) -> xdpchain_host::Result<Verified>,
+) -> EngineResult {
     let mut result = EngineResult {
         engine,
         runs: None,
@@ -302,16 +325,11 @@ fn try_engine(engine: &'static str, image: Result<Image>, load: bool) -> EngineR
     result.programs = image.programs.len();
     result.instructions = image.programs.iter().map(|program| program.insns.len()).sum();
     result.maps = image.maps.len();
-    if !load {
-        result.limit =
-            Some("it composes; whether it runs, its dispatcher says: `xdpchain features`".to_owned());
-        return result;
-    }
-    match measure(&image) {
-        Ok(measured) => {
+    match verify(&image) {
+        Ok(verified) => {
             result.runs = Some(true);
-            result.verified_instructions = Some(measured.iter().map(|program| program.verified).sum());
-            result.stack = measured.into_iter().map(|program| program.stack).collect();
+            result.verified_instructions = Some(verified.instructions);
+            result.stack = verified.stack;
         }
         Err(error) if error.class() == xdpchain_host::Class::Permission => {
             result.limit = Some("not verified: that takes root, or CAP_BPF and CAP_NET_ADMIN".to_owned());

@@ -12,6 +12,7 @@ use xdpchain_compose::{MapOwner, proceed_on};
 use xdpchain_host::{Adopted, ChainStatus, Count, Host, Manifest, ModuleState, SlotExits};
 use xdpchain_spec::{Engine, Place, SlotSpec, Verdict, VerdictSet};
 
+use super::components::{self, Component};
 use crate::assemble::ADOPTED;
 use crate::error::{Result, exit};
 use crate::output::{Output, Page, grouped, octets};
@@ -40,9 +41,14 @@ struct Status {
     /// The program of somebody else that the chain has taken in.
     adopted: Option<Adopted>,
     default: &'static str,
+    /// Whether packets are counted; libxdp's dispatcher has no counters.
+    counted: bool,
     /// Everything that went through the chain since it was attached.
     total: Counted,
     slots: Vec<SlotStatus>,
+    /// Every program that libxdp's dispatcher calls, whosever it is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    components: Vec<Component>,
     maps: Vec<MapStatus>,
     reasons: Vec<ReasonCount>,
     /// What is not as it should be.
@@ -178,6 +184,8 @@ fn status(host: &Host, chain: &ChainStatus) -> Result<Status> {
         max_entries: map.info.max_entries,
         memory: map.memory,
     });
+    // Another tool may have put the programs into a dispatcher of its own since.
+    let dispatcher = chain.program.as_ref().filter(|_| manifest.engine == Engine::Libxdp);
     Ok(Status {
         interface: manifest.ifname.clone(),
         ifindex: manifest.ifindex,
@@ -189,7 +197,7 @@ fn status(host: &Host, chain: &ChainStatus) -> Result<Status> {
         mode: manifest.mode.name(),
         mode_reason: manifest.mode_reason.clone(),
         program: ProgramStatus {
-            id: manifest.program.id,
+            id: dispatcher.map_or(manifest.program.id, |program| program.id),
             name: manifest.program.name.clone(),
             tag: manifest.program.tag.clone(),
             native_octets: chain.program.as_ref().map(|program| program.jited_len),
@@ -198,8 +206,10 @@ fn status(host: &Host, chain: &ChainStatus) -> Result<Status> {
         programs: 1 + manifest.others.len(),
         adopted: manifest.adopted.clone(),
         default: state.chain.default.name(),
+        counted: manifest.engine != Engine::Libxdp,
         total: counted(chain.exits.total),
         slots: slots.collect(),
+        components: chain.components.iter().map(Component::of).collect(),
         maps: maps.collect(),
         reasons: reasons(host, chain)?,
         problems: chain.problems.clone(),
@@ -208,8 +218,12 @@ fn status(host: &Host, chain: &ChainStatus) -> Result<Status> {
 
 /// The program of a slot, when each has one: they stand in the program array in the order in which they run.
 fn program_of(manifest: &Manifest, slot: &str) -> Option<u32> {
-    if manifest.engine != Engine::Tail {
-        return None;
+    match manifest.engine {
+        Engine::Tail => {}
+        Engine::Libxdp => {
+            return manifest.components.iter().find(|record| record.slot == slot).map(|record| record.id);
+        }
+        Engine::Auto | Engine::Fused => return None,
     }
     let chain = &manifest.state.chain;
     match chain.in_order().chain(chain.at_exit()).position(|other| other.name == slot)? {
@@ -297,10 +311,18 @@ fn show(page: &mut Page, status: &Status, wide: bool) {
         headings.extend(["DIGEST", "PROGRAM", "ON UNKNOWN"]);
     }
     headings.push("PROCEED ON");
-    headings.extend([">REACHED", ">ABORTED", ">DROP", ">PASS", ">TX", ">REDIRECT", ">UNKNOWN", ">BYTES"]);
-    page.table(&headings, status.slots.iter().map(|slot| slot_row(slot, wide)));
+    if status.counted {
+        headings.extend([">REACHED", ">ABORTED", ">DROP", ">PASS", ">TX", ">REDIRECT", ">UNKNOWN", ">BYTES"]);
+    }
+    page.table(&headings, status.slots.iter().map(|slot| slot_row(slot, wide, status.counted)));
     page.line("");
-    page.line(format!("{} packets, {}", grouped(status.total.packets), octets(status.total.bytes)));
+    if status.counted {
+        page.line(format!("{} packets, {}", grouped(status.total.packets), octets(status.total.bytes)));
+    } else {
+        page.line("packets are not counted: libxdp's dispatcher has no counters");
+        page.line("");
+        components::show(page, &status.components);
+    }
     if !wide {
         return;
     }
@@ -335,7 +357,7 @@ fn show(page: &mut Page, status: &Status, wide: bool) {
     }
 }
 
-fn slot_row(slot: &SlotStatus, wide: bool) -> Vec<String> {
+fn slot_row(slot: &SlotStatus, wide: bool, counted: bool) -> Vec<String> {
     // The file's name tells enough in a narrow table.
     let object = match slot.object.rsplit_once('/') {
         Some((_, name)) if !wide => name.to_owned(),
@@ -352,6 +374,9 @@ fn slot_row(slot: &SlotStatus, wide: bool) -> Vec<String> {
         (_, _, Some(set)) => set.to_string(),
         (_, _, None) => "?".to_owned(),
     });
+    if !counted {
+        return row;
+    }
     row.push(grouped(slot.reached));
     row.extend(slot.ended.values().map(|count| grouped(count.packets)));
     row.extend([grouped(slot.unknown), grouped(slot.bytes)]);
@@ -387,7 +412,7 @@ mod tests {
                 + r#""drop":{"packets":0,"bytes":0},"pass":{"packets":0,"bytes":0},"tx":{"packets":0,"bytes":0},"#
                 + r#""redirect":{"packets":0,"bytes":0}},"unknown":0,"bytes":0}"#
         );
-        assert_eq!(slot_row(&slot, false)[2..5], ["acl.o", "[pass]", "1'000"]);
-        assert_eq!(slot_row(&slot, true)[2..4], ["/opt/acl.o", "0123456789ab"]);
+        assert_eq!(slot_row(&slot, false, true)[2..5], ["acl.o", "[pass]", "1'000"]);
+        assert_eq!(slot_row(&slot, true, true)[2..4], ["/opt/acl.o", "0123456789ab"]);
     }
 }
