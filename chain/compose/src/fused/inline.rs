@@ -12,6 +12,9 @@ use crate::{ComposeError, Insn, Target};
 
 const KEEP_FP_PLAIN: &str = "compile the module with clang or bpf-linker at -O2; hand-written code must only load, store and copy by r10";
 
+const NO_RECURSION: &str =
+    "the kernel takes no function that calls itself, directly or by way of others; use a loop";
+
 /// How a function's references are to be filled in.
 pub(crate) struct Links<'a> {
     /// The module's name, for errors and source lines.
@@ -84,6 +87,11 @@ fn copy(
     let mut lines = function.lines.iter().peekable();
     let mut references = function.references.iter().peekable();
     let last = function.insns.len().saturating_sub(1);
+    if let Some(insn) = function.insns.last()
+        && (!matches!(insn.code, code::EXIT | code::JA | code::JA32) || second_half(&function.insns, last))
+    {
+        return Err(damaged(last, "runs on past its end"));
+    }
     let mut wide = false;
     for (i, &insn) in function.insns.iter().enumerate() {
         if let Some(label) = targets[i] {
@@ -103,8 +111,11 @@ fn copy(
         }
         wide = insn.is_wide();
         if let Some(reference) = references.next_if(|r| r.insn == i) {
-            let function_label =
-                |to: usize| links.functions[to].expect("every function that is reached has a label");
+            // Every function that is reached has a label, but for a main body that is inlined.
+            let function_label = |to: usize| {
+                let recursion = || error(i, "calls the program that it is part of".into(), NO_RECURSION);
+                links.functions[to].ok_or_else(recursion)
+            };
             match reference.to {
                 Referent::Map(map) => asm.relocated(insn, Target::Map { map: links.maps[map] }),
                 Referent::Value { map, offset } => {
@@ -112,9 +123,9 @@ fn copy(
                 }
                 Referent::Call(to) => {
                     let insn = Insn::new(code::CALL, 0, call::SUBPROGRAM, 0, 0);
-                    asm.function(insn, function_label(to));
+                    asm.function(insn, function_label(to)?);
                 }
-                Referent::Address(to) => asm.function(insn, function_label(to)),
+                Referent::Address(to) => asm.function(insn, function_label(to)?),
                 Referent::ModuleBtf(id) => asm.relocated(insn, Target::ModuleBtf { id }),
                 Referent::Type(id) => {
                     asm.emit(Insn { imm: id.wrapping_add(links.type_shift) as i32, ..insn });
@@ -156,6 +167,13 @@ fn copy(
         }
     }
     Ok(())
+}
+
+/// Whether instruction `at` is the second half of a 64-bit load.
+fn second_half(insns: &[Insn], at: usize) -> bool {
+    let mut wide = false;
+    insns[..at].iter().for_each(|insn| wide = !wide && insn.is_wide());
+    wide
 }
 
 /// Offset from the frame pointer of the deepest load from the stack.

@@ -146,6 +146,14 @@ pub enum ObjectError {
         /// Its section.
         section: String,
     },
+    /// An exception, which ends the program as a whole.
+    #[error(
+        "`{function}` throws an exception (`bpf_throw`), which would end the whole chain and not the module\nhelp: return from the function instead, or run this module alone"
+    )]
+    Throws {
+        /// The function.
+        function: String,
+    },
     /// The object uses something that is not supported.
     #[error(
         "`{place}` uses {feature}, which is not supported yet\nhelp: run this module alone, or build it without {feature}"

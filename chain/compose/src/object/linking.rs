@@ -14,6 +14,9 @@ use crate::insn::{call, code, pseudo};
 /// verifier refuses the call when it can be reached.
 const MISSING_FUNCTION: i32 = 2_002_000_000;
 
+/// The kernel function that leaves a program from within any of its functions.
+const THROW: &str = "bpf_throw";
+
 /// What the kernel has for a [`KernelSymbol`].
 #[derive(Clone, Copy)]
 enum Resolved {
@@ -108,6 +111,10 @@ impl Object {
                     resolved[index].get_or_insert_with(|| resolve(symbol, self.btf.as_ref(), kernel)).clone();
                 match answer {
                     Ok(found) => {
+                        if essential(&symbol.name) == THROW && matches!(found, Resolved::Typed { .. }) {
+                            let throws = || ObjectError::Throws { function: function.name.clone() };
+                            function.problem.get_or_insert_with(throws);
+                        }
                         let btf = put(&mut function.insns, reference.insn, found, index);
                         if btf != 0 {
                             reference.to = Referent::ModuleBtf(btf);

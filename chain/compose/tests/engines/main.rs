@@ -4,8 +4,8 @@ mod dispatcher;
 mod vm;
 
 use proptest::prelude::*;
-use xdpchain_compose::insn::{FP, code};
-use xdpchain_compose::object::Object;
+use xdpchain_compose::insn::{FP, call, code};
+use xdpchain_compose::object::{Object, Reference, Referent};
 use xdpchain_compose::{
     Chain, ComposeError, EXIT_MAP, Image, Insn, MapOwner, Module, ProgramImage, Slot, fused, tail,
 };
@@ -148,6 +148,51 @@ fn code_that_cannot_be_inlined_is_named() {
             "{text}"
         );
     }
+}
+
+/// Composes a module alone in a chain, once in every way.
+fn refusals(object: &Object) -> Vec<String> {
+    let (spec, slot) = (spec(), SlotSpec::new("odd"));
+    let module = Module { name: "odd", object, spec: &spec, digest: "0" };
+    let chain = || Chain {
+        name: "test",
+        default: ChainDefault::Keep,
+        modules: vec![module],
+        slots: vec![Slot { spec: &slot, row: 0 }],
+    };
+    let results = [fused::compose(&chain()), tail::compose(&chain()), fused::compose_bare(&module)];
+    results.into_iter().filter_map(|result| Some(result.err()?.to_string())).collect()
+}
+
+#[test]
+fn a_program_that_runs_on_past_its_end_is_refused() {
+    for end in [Insn::new(code::MOV64_IMM, 0, 0, 0, 2), Insn::new(code::JNE_IMM, 0, 0, -2, 1)] {
+        let mut object = object(&PLAIN);
+        object.functions[0].insns.push(end);
+        let refusals = refusals(&object);
+        assert!(
+            refusals.len() == 3 && refusals.iter().all(|r| r.contains("runs on past its end")),
+            "{refusals:?}"
+        );
+    }
+    let mut object = object(&PLAIN);
+    // What looks like an exit is half a number.
+    object.functions[0].insns.push(Insn::new(code::LD_IMM64, 1, 0, 0, 0));
+    object.functions[0].insns.push(Insn::new(code::EXIT, 0, 0, 0, 0));
+    assert_eq!(refusals(&object).len(), 3);
+}
+
+#[test]
+fn a_function_that_calls_its_program_is_refused() {
+    let mut object = object(&Behaviour { subprogram: true, ..PLAIN });
+    let (main, function) = (object.programs[0].function, 1);
+    assert_ne!(main, function);
+    let call = Insn::new(code::CALL, 0, call::SUBPROGRAM, 0, 0);
+    object.functions[function].insns.insert(0, call);
+    object.functions[function].references.insert(0, Reference { insn: 0, to: Referent::Call(main) });
+    let refusals = refusals(&object);
+    // Without a chain the program is a function, and the kernel refuses recursion itself.
+    assert!(refusals.len() == 2 && refusals.iter().all(|r| r.contains("calls the program")), "{refusals:?}");
 }
 
 #[test]
