@@ -187,7 +187,7 @@ pub enum Initial {
 /// Contents of `.rodata`, `.data` or `.bss`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InitialData {
-    /// The value of entry 0.
+    /// The value of entry 0; what is missing at its end is zeros.
     pub bytes: Vec<u8>,
     /// Freeze the map after it is filled (`.rodata`).
     pub frozen: bool,

@@ -158,7 +158,7 @@ impl ExternTable {
         let mut end = 0u32;
         for (symbol, alignment, mut option) in options {
             option.offset = end.next_multiple_of(alignment);
-            end = option.offset.checked_add(option.size).filter(|end| *end < 1 << 30).ok_or_else(|| {
+            end = option.offset.checked_add(option.size).filter(|end| *end < 1 << 16).ok_or_else(|| {
                 ObjectError::damaged(format!("option `{}` claims {} octets", option.name, option.size))
             })?;
             self.places.insert(symbol, Referent::Value { map, offset: option.offset });
@@ -167,7 +167,7 @@ impl ExternTable {
         let offset = |name: &str| self.externs.options.iter().find(|o| o.name == name).map(|o| o.offset);
         let section = btf.fix_datasec(OPTIONS, end, offset).unwrap_or(0);
         define_variables(btf, section);
-        table.maps.push(maps::constants(OPTIONS, vec![0; end as usize], section));
+        table.maps.push(maps::constants(OPTIONS, end, vec![0; end as usize], section));
         self.externs.options_map = Some(map);
         Ok(())
     }

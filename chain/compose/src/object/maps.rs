@@ -178,8 +178,8 @@ impl MapTable {
                     section.size()
                 )));
             }
-            let mut bytes = section.data().map_err(ObjectError::damaged)?.to_vec();
-            bytes.resize(section.size() as usize, 0);
+            // None for zeros, which are not in the file, however many they are.
+            let bytes = section.data().map_err(ObjectError::damaged)?.to_vec();
             let btf_value = btf.and_then(|btf| btf.by_name(name, Kind::DataSec)).unwrap_or(0);
             self.data.insert(section.index(), self.maps.len());
             let mut addresses: Vec<u64> = section.relocations().map(|(at, _)| at).collect();
@@ -187,7 +187,7 @@ impl MapTable {
             if !addresses.is_empty() {
                 self.addresses.insert(section.index(), addresses);
             }
-            let mut map = constants(name, bytes, btf_value);
+            let mut map = constants(name, section.size() as u32, bytes, btf_value);
             if kind == DataKind::Variable {
                 map.flags = 0;
                 map.initial.iter_mut().for_each(|initial| initial.frozen = false);
@@ -199,12 +199,12 @@ impl MapTable {
 }
 
 /// The map of a section that neither programs nor anybody else can write, of BTF type `section`.
-pub(super) fn constants(name: &str, bytes: Vec<u8>, section: TypeId) -> MapDef {
+pub(super) fn constants(name: &str, size: u32, bytes: Vec<u8>, section: TypeId) -> MapDef {
     MapDef {
         name: name.to_owned(),
         map_type: ARRAY,
         key_size: 4,
-        value_size: bytes.len() as u32,
+        value_size: size,
         max_entries: 1,
         flags: BPF_F_RDONLY_PROG,
         btf_value: section,

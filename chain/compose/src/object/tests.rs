@@ -37,7 +37,8 @@ fn an_object_is_read_whole() {
         object.maps[map(".data")].initial,
         Some(InitialData { bytes: vec![3, 0, 0, 0], frozen: false })
     );
-    assert_eq!(object.maps[map(".bss")].initial, Some(InitialData { bytes: vec![0; 4], frozen: false }));
+    assert_eq!(object.maps[map(".bss")].initial, Some(InitialData { bytes: vec![], frozen: false }));
+    assert_eq!(object.maps[map(".bss")].value_size, 4);
     assert_eq!(btf.size_of(rodata.btf_value), Some(4));
 
     let linkage = |name: &str| {
@@ -90,6 +91,31 @@ fn what_is_no_object_is_said_to_be_none() {
     assert!(text(&other).contains("machine 62"), "{}", text(&other));
     other[5] = 2;
     assert!(text(&other).contains("big-endian"));
+}
+
+/// Where the header of the section called `name` is in the file.
+fn header_of(bytes: &[u8], name: &str) -> usize {
+    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+    let (headers, names) = (number(40), usize::from(u16::from_le_bytes([bytes[62], bytes[63]])));
+    let strings = number(headers + names * 64 + 24);
+    let is = |at: usize| {
+        let start = strings + u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+        bytes[start..].starts_with(format!("{name}\0").as_bytes())
+    };
+    (headers..bytes.len()).step_by(64).find(|at| is(*at)).unwrap()
+}
+
+#[test]
+fn zeros_take_no_memory_however_many_an_object_claims() {
+    let mut bytes = FEATURES.to_vec();
+    let size = header_of(&bytes, ".bss") + 32;
+    bytes[size..size + 8].copy_from_slice(&0x1000_0048_u64.to_le_bytes());
+    let object = Object::parse(&bytes).unwrap();
+    let bss = object.maps.iter().find(|m| m.name == ".bss").unwrap();
+    assert_eq!(bss.value_size, 0x1000_0048);
+    assert_eq!(bss.initial, Some(InitialData { bytes: vec![], frozen: false }));
+    bytes[size..size + 8].copy_from_slice(&0x1_0000_0048_u64.to_le_bytes());
+    assert!(Object::parse(&bytes).unwrap_err().to_string().contains("`.bss` claims 4294967368 octets"));
 }
 
 proptest! {
