@@ -69,7 +69,7 @@ pub(crate) fn doc() -> anyhow::Result<()> {
 }
 
 /// Everything, in the order in which it fails soonest.
-pub(crate) fn everything(no_install: bool) -> anyhow::Result<()> {
+pub(crate) fn everything(no_install: bool, vm: bool) -> anyhow::Result<()> {
     let mut times = Vec::new();
     let mut tally = test::Tally::default();
     let mut step = |name: &'static str, action: &mut dyn FnMut() -> anyhow::Result<()>| {
@@ -80,7 +80,7 @@ pub(crate) fn everything(no_install: bool) -> anyhow::Result<()> {
         anyhow::Ok(())
     };
     step("fmt", &mut || fmt(true))?;
-    step("setup", &mut || setup::ensure(no_install, true))?;
+    step("setup", &mut || setup::ensure(no_install, vm))?;
     step("build", &mut build)?;
     step("lint", &mut lint)?;
     step("doc", &mut doc)?;
@@ -88,15 +88,17 @@ pub(crate) fn everything(no_install: bool) -> anyhow::Result<()> {
         tally = test::run(&test::Which::default())?;
         tally.check()
     })?;
-    step("vm 6.1", &mut || {
-        test::run_in(Kernel::V6_1, &[], None, &mut tally)?;
-        tally.check()
-    })?;
-    for (name, kernel) in [("vm 5.10", Kernel::V5_10), ("vm 6.12", Kernel::V6_12)] {
-        step(name, &mut || {
-            test::run_in(kernel, &LOADING, None, &mut tally)?;
+    if vm {
+        step("vm 6.1", &mut || {
+            test::run_in(Kernel::V6_1, &[], None, &mut tally)?;
             tally.check()
         })?;
+        for (name, kernel) in [("vm 5.10", Kernel::V5_10), ("vm 6.12", Kernel::V6_12)] {
+            step(name, &mut || {
+                test::run_in(kernel, &LOADING, None, &mut tally)?;
+                tally.check()
+            })?;
+        }
     }
     step("demo", &mut || demo(&["--packets".to_owned(), DEMO_PACKETS.to_owned()]))?;
     println!();

@@ -93,7 +93,13 @@ enum Command {
     /// Build the documentation with warnings as errors
     Doc,
     /// Run everything that has to pass before a change lands
-    Ci(Install),
+    Ci {
+        #[command(flatten)]
+        install: Install,
+        /// Also in the other kernels, under emulation
+        #[arg(long)]
+        vm: bool,
+    },
 }
 
 #[derive(Args, Clone, Copy)]
@@ -144,7 +150,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Lint => ci::lint(),
         Command::Fmt { check } => ci::fmt(check),
         Command::Doc => ci::doc(),
-        Command::Ci(install) => ci::everything(install.no_install),
+        Command::Ci { install, vm } => ci::everything(install.no_install, vm),
     }
     .map(|()| ExitCode::SUCCESS)
 }

@@ -86,6 +86,11 @@ reasons! {
     TooBig = 19, "too_big", Drop;
     /// The route to the outer destination is blackhole, unreachable or prohibit.
     NoRoute = 20, "no_route", Drop;
+    /// The kernel does not forward to the outer destination: forwarding is off on the interface, or there is no route
+    /// but a local one. Dropped, since by then the packet has no customer that the kernel would know.
+    NotForwarded = 21, "not_forwarded", Drop;
+    /// Larger than the way out allows. Dropped, as for `NotForwarded`.
+    NeedsFragmentation = 22, "needs_fragmentation", Drop;
 
     /// An unknown extension header that requires comprehension.
     ExtensionNotSupported = 32, "extension_not_supported", Punt;
@@ -121,15 +126,10 @@ reasons! {
     GreUnknownTunnel = 47, "gre_unknown_tunnel", Punt;
     /// TTL or hop limit 1.
     TtlExpired = 48, "ttl_expired", Punt;
-    /// Larger than the way out allows, and may be fragmented.
-    NeedsFragmentation = 49, "needs_fragmentation", Punt;
     /// ICMP fragmentation needed about an outer packet of ours.
     OuterPmtu = 50, "outer_pmtu", Punt;
     /// The next hop's link-layer address is not known yet.
     NoNeighbour = 51, "no_neighbour", Punt;
-    /// The kernel does not forward to the outer destination: forwarding is off on the interface, or there is no route
-    /// but a local one.
-    NotForwarded = 52, "not_forwarded", Punt;
 
     /// The outer source is not the session's peer; forwarded all the same.
     PeerMoved = 56, "peer_moved", Noted;

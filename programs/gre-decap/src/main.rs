@@ -76,6 +76,10 @@ fn decapsulate(packet: &mut Packet) -> Result<u32, Reason> {
         }
     }
 
+    // Asked while the packet is whole: the kernel is to get what came in, not an inner packet without its customer.
+    if inner.ttl <= 1 {
+        return Err(Reason::TtlExpired);
+    }
     strip(packet, &inner).ok_or(Reason::Truncated)?;
     change_context(|context| {
         context.customer = tunnel.customer;

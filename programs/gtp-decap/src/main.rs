@@ -39,6 +39,10 @@ static SESSIONS: HashMap<UplinkKey, UplinkSession, 1_048_576> = HashMap::new();
 #[btf_map(name = "endpoints")]
 static ENDPOINTS: HashMap<Ipv4, Endpoint, 64> = HashMap::new();
 
+/// IPv6 addresses of ours that GTP-U packets come to.
+#[btf_map(name = "endpoints6")]
+static ENDPOINTS6: HashMap<Ipv6, Endpoint, 64> = HashMap::new();
+
 /// Decapsulates, answers Echo Requests, passes on what is not GTP-U for us.
 #[xdp]
 fn gtp_decap(ctx: XdpContext) -> u32 {
@@ -81,6 +85,12 @@ fn endpoint(address: Ipv4) -> Option<Endpoint> {
     unsafe { ENDPOINTS.get(address) }.copied()
 }
 
+/// Whether an IPv6 `address` is ours.
+#[inline(always)]
+fn is_endpoint6(address: Ipv6) -> bool {
+    ENDPOINTS6.get_ptr(&address).is_some()
+}
+
 /// A message about tunnels, to an address of ours.
 #[inline(always)]
 fn signalling(
@@ -121,6 +131,10 @@ fn decapsulate(
     }
     let inner = Inner::parse(packet, payload.offset, message.end)?;
     check_source(packet, &inner, session)?;
+    // Asked while the packet is whole: the kernel is to get what came in, not an inner packet without its customer.
+    if inner.ttl <= 1 {
+        return Err(Reason::TtlExpired);
+    }
     let (customer, number) = (session.customer, session.session);
 
     let addresses = packet.addresses().ok_or(Reason::Truncated)?;

@@ -5,10 +5,10 @@ use xdpchain_kit::Packet;
 use xdpchain_wire::{
     Octets as _,
     ethernet::{Link, ethertype},
-    gtpu, ipv4, protocol, udp,
+    gtpu, ipv4, ipv6, protocol, udp,
 };
 
-use crate::endpoint;
+use crate::{endpoint, is_endpoint6};
 
 /// A UDP datagram to the GTP-U port.
 pub(crate) struct Outer {
@@ -47,6 +47,9 @@ impl Outer {
     #[inline(always)]
     pub(crate) fn parse(packet: &Packet) -> Result<Option<Self>, Reason> {
         let link = Link::parse(packet).ok_or(Reason::Truncated)?;
+        if link.ethertype == ethertype::IPV6 {
+            return Self::parse_ipv6(packet, link.network);
+        }
         if link.ethertype != ethertype::IPV4 {
             return Ok(None);
         }
@@ -67,6 +70,24 @@ impl Outer {
         };
         let udp = udp::View(packet.at(outer.transport).ok_or(Reason::Truncated)?);
         Ok((udp.destination_port() == GTPU_PORT).then_some(outer))
+    }
+
+    /// No datagram over IPv6 is taken yet, but what hides its upper layer behind extension headers is told apart.
+    ///
+    /// # Errors
+    /// [`Reason::Ipv6Extension`] for a packet with extension headers, a fragment among them, to an address of ours.
+    #[inline(always)]
+    fn parse_ipv6(packet: &Packet, network: usize) -> Result<Option<Self>, Reason> {
+        let view = ipv6::View(packet.at(network).ok_or(Reason::Truncated)?);
+        let extended = matches!(
+            view.next_header(),
+            protocol::HOP_BY_HOP
+                | protocol::ROUTING
+                | protocol::FRAGMENT
+                | protocol::AUTHENTICATION
+                | protocol::DESTINATION_OPTIONS
+        );
+        if extended && is_endpoint6(view.destination()) { Err(Reason::Ipv6Extension) } else { Ok(None) }
     }
 
     /// The GTP-U message in the datagram.

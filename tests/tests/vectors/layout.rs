@@ -36,12 +36,14 @@ const TYPES: &[(&str, &str)] = &[
     ("u32", "u32"),
     ("u64", "u64"),
     ("Ipv4", "ip4"),
+    ("Ipv6", "ip6"),
 ];
 
 /// Types of keys and values: program, map, key, value.
 const MAPS: &[(&str, &str, &str, &str)] = &[
     ("gtp-decap", "sessions", "UplinkKey", "UplinkSession"),
     ("gtp-decap", "endpoints", "Ipv4", "Endpoint"),
+    ("gtp-decap", "endpoints6", "Ipv6", "Endpoint"),
     ("gtp-encap", "sessions", "DownlinkKey", "DownlinkSession"),
     ("gre-decap", "tunnels", "GreKey", "GreIngress"),
     ("gre-steer", "customers", "u32", "Customer"),
