@@ -16,8 +16,6 @@ use xdpchain_tests::{Netns, Port, Shell, plan, veth};
 
 type Engine = fn(&Chain<'_>) -> Result<Image, ComposeError>;
 
-type Engine = fn(&Chain<'_>) -> Result<Image, ComposeError>;
-
 fn spec(program: &str) -> ModuleSpec {
     let mut spec = ModuleSpec::new(ObjectRef::File("test.o".into()));
     spec.program = Some(program.to_owned());
