@@ -41,6 +41,7 @@ pub mod code {
     pub const SUB64_REG: u8 = 0x1f;
     pub const AND64_IMM: u8 = 0x57;
     pub const RSH64_REG: u8 = 0x7f;
+    pub const XOR64_REG: u8 = 0xaf;
     pub const LDX_W: u8 = 0x61;
     pub const LDX_DW: u8 = 0x79;
     pub const ST_W: u8 = 0x62;

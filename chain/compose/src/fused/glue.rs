@@ -35,6 +35,7 @@ const FINAL: i32 = xdpchain_abi::XDPCHAIN_FINAL as i32;
 /// Offsets in `struct xdp_md`.
 const XDP_MD_DATA: i16 = 0;
 const XDP_MD_DATA_END: i16 = 4;
+const XDP_MD_RX_QUEUE_INDEX: i16 = 16;
 
 /// Where a verdict waits while observers run.
 #[derive(Clone, Copy)]
@@ -119,6 +120,7 @@ impl<'a> Glue<'a> {
         if slot.called {
             let main = functions.labels[slot.program.function].expect("a called main body is a function");
             asm.function(Insn::new(code::CALL, 0, call::SUBPROGRAM, 0, 0), main);
+            forget_value(asm);
         } else {
             asm.origin(self.chain.modules[slot.module].name);
             let exit = asm.label();
@@ -287,6 +289,17 @@ impl<'a> Glue<'a> {
         asm.op(code::MOV64_IMM, 3, 0, index as i32);
         asm.emit(Insn::new(code::CALL, 0, call::HELPER, 0, helper::TAIL_CALL));
     }
+}
+
+/// Makes the verifier forget what it takes r0 to be, which stays what it is.
+///
+/// Older kernels (6.1 is one) follow a tail call only to where it fails. A function that returns the same number wherever
+/// its tail calls fail is to them one that returns nothing else, and they remove the way on from other verdicts.
+fn forget_value(asm: &mut Assembler) {
+    asm.mem(code::LDX_DW, 1, FP, CTX, 0);
+    asm.mem(code::LDX_W, 1, 1, XDP_MD_RX_QUEUE_INDEX, 0);
+    asm.op(code::XOR64_REG, 0, 1, 0);
+    asm.op(code::XOR64_REG, 0, 1, 0);
 }
 
 /// Marks `slot` as where the chain ended.

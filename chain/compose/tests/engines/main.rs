@@ -4,7 +4,7 @@ mod dispatcher;
 mod vm;
 
 use proptest::prelude::*;
-use xdpchain_compose::insn::{FP, call, code};
+use xdpchain_compose::insn::{FP, call, code, helper};
 use xdpchain_compose::object::{Object, Reference, Referent};
 use xdpchain_compose::{
     Chain, ComposeError, EXIT_MAP, Image, Insn, MapOwner, Module, ProgramImage, Slot, fused, tail,
@@ -180,6 +180,31 @@ fn a_program_that_runs_on_past_its_end_is_refused() {
     object.functions[0].insns.push(Insn::new(code::LD_IMM64, 1, 0, 0, 0));
     object.functions[0].insns.push(Insn::new(code::EXIT, 0, 0, 0, 0));
     assert_eq!(refusals(&object).len(), 3);
+}
+
+#[test]
+fn what_a_module_with_tail_calls_returns_is_nothing_that_a_verifier_could_know() {
+    let mut tailing = object(&PLAIN);
+    // Where its tail call fails, it always returns the same.
+    tailing.functions[0].insns = vec![
+        Insn::new(code::MOV64_IMM, 2, 0, 0, 0),
+        Insn::new(code::MOV64_IMM, 3, 0, 0, 0),
+        Insn::new(code::CALL, 0, call::HELPER, 0, helper::TAIL_CALL),
+        Insn::new(code::MOV64_IMM, 0, 0, 0, 2),
+        Insn::new(code::EXIT, 0, 0, 0, 0),
+    ];
+    tailing.functions[0].references.clear();
+    let (spec, slot) = (spec(), SlotSpec::new("odd"));
+    for engine in [fused::compose as Engine, tail::compose] {
+        let modules = vec![Module { name: "odd", object: &tailing, spec: &spec, digest: "0" }];
+        let slots = vec![Slot { spec: &slot, row: 0 }];
+        let chain = Chain { name: "test", default: ChainDefault::Keep, modules, slots };
+        let insns = engine(&chain).unwrap().programs.remove(0).insns;
+        let call = insns.iter().position(|i| i.code == code::CALL && i.src() == call::SUBPROGRAM).unwrap();
+        let xors: Vec<_> = insns[call + 1..].iter().take(4).map(|i| (i.code, i.dst(), i.src())).collect();
+        let xor = (code::XOR64_REG, 0, 1);
+        assert_eq!(xors, [(code::LDX_DW, 1, FP), (code::LDX_W, 1, 1), xor, xor]);
+    }
 }
 
 #[test]
