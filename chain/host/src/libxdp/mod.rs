@@ -18,7 +18,7 @@ mod pins;
 mod present;
 mod swap;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use config::Entry;
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ use xdpchain_compose::{Image, ProgramImage};
 use xdpchain_spec::VerdictSet;
 
 use crate::error::Result;
-use crate::load::{self, Programs};
+use crate::load::{self, Loaded, Programs};
 use crate::manifest::Manifest;
 use crate::sys;
 
@@ -61,28 +61,51 @@ pub struct ComponentStatus {
     pub calls: VerdictSet,
 }
 
-/// Loads an image's programs into a dispatcher that is not put on any interface, and takes everything back: what the verifier
-/// says of them, as the number of instructions that it looked at.
+/// An image's programs in a dispatcher that is on no interface. Dropping it leaves no trace.
+#[derive(Debug)]
+pub struct Trial {
+    _links: Vec<OwnedFd>,
+    /// The image's programs and maps.
+    pub loaded: Loaded,
+    dispatcher: swap::Dispatcher,
+}
+
+impl Trial {
+    /// The dispatcher.
+    pub fn program(&self) -> BorrowedFd<'_> {
+        self.dispatcher.fd.as_fd()
+    }
+}
+
+/// Loads an image's programs into a dispatcher that is not put on any interface.
 ///
 /// # Errors
 /// [`Error::NoExtensions`] when this kernel does not run dispatchers, [`Error::NoLibxdp`] when this build is without libxdp,
 /// else as [`load`](load::load).
-pub fn verify(image: &Image) -> Result<u32> {
-    let entry = |(priority, program): (usize, &ProgramImage)| Entry {
+pub fn try_out(image: &Image) -> Result<Trial> {
+    let entry = |(priority, (program, calls)): (usize, (&ProgramImage, &VerdictSet))| Entry {
         priority: priority as u32,
-        calls: 0,
+        calls: calls.bits(),
         frags: program.frags,
     };
-    let entries: Vec<Entry> = image.programs.iter().enumerate().map(entry).collect();
+    let programs = image.programs.iter().zip(&image.chain_calls);
+    let entries: Vec<Entry> = programs.enumerate().map(entry).collect();
     let dispatcher = swap::Dispatcher::load(&entries)?;
     let places: Vec<usize> = (0..entries.len()).collect();
     let targets = dispatcher.targets(&places)?;
     let wanted = Programs { replaces: &targets, ..Programs::default() };
     let loaded = load::load_new(image, &mut |_| Ok(None), &wanted)?;
-    let links: Vec<OwnedFd> =
+    let links =
         places.iter().map(|place| dispatcher.put(*place, loaded.program(*place))).collect::<Result<_>>()?;
-    drop(links);
-    Ok(loaded.verified_insns())
+    Ok(Trial { _links: links, loaded, dispatcher })
+}
+
+/// What the verifier says of an image's programs in a dispatcher, as the number of instructions that it looked at.
+///
+/// # Errors
+/// As [`try_out`].
+pub fn verify(image: &Image) -> Result<u32> {
+    Ok(try_out(image)?.loaded.verified_insns())
 }
 
 /// Whether this build has libxdp.
