@@ -80,7 +80,7 @@ impl Trial {
 /// Loads an image's programs into a dispatcher that is not put on any interface.
 ///
 /// # Errors
-/// [`Error::NoExtensions`] when this kernel does not run dispatchers, [`Error::NoLibxdp`] when this build is without libxdp,
+/// [`crate::Error::NoExtensions`] when this kernel does not run dispatchers, [`crate::Error::NoLibxdp`] when this build is without libxdp,
 /// else as [`load`](load::load).
 pub fn try_out(image: &Image) -> Result<Trial> {
     let entry = |(priority, (program, calls)): (usize, (&ProgramImage, &VerdictSet))| Entry {
