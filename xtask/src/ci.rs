@@ -13,7 +13,7 @@ use crate::{ebpf, setup, test};
 const DEMO_PACKETS: &str = "60000";
 
 /// Test programs that are about what a kernel takes and makes of it, for the kernels that CI does not run everything on.
-const LOADING: [&str; 4] = ["compose", "examples", "objects", "vectors"];
+const LOADING: [&str; 5] = ["compat", "compose", "examples", "objects", "vectors"];
 
 /// Where the packet programs and the third-party examples are put as objects.
 pub(crate) fn objects() -> PathBuf {

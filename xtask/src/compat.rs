@@ -23,8 +23,9 @@ Made by `cargo xtask compat` and `cargo xtask compat --vm all`; the test program
 
 Each program is loaded alone by libbpf, alone by us, and by each engine as the only module of a chain and between two that let
 everything pass, each time with maps of its own, and given some thirty packets. *yes* means that it runs and that verdicts,
-octets and what its maps hold afterwards are what they are alone. *no* has its reason below the table. libxdp's column says
-whether its dispatcher could have the program in such a chain; *-* stands where that was not run.
+octets and what its maps hold afterwards are what they are alone. *no* has its reason below the table. libxdp's column is
+about its dispatcher with the program between two others; *-* stands where the kernel does not let programs take the place of
+functions, so that it cannot be tried.
 
 Objects are the fixtures of `chain/compose/tests/fixtures/objects`, each about one feature; the examples of
 `programs/examples`; and what Debian's packages libxdp1 and xdp-tools install.
@@ -62,7 +63,13 @@ fn here() -> anyhow::Result<String> {
 fn there(kernel: vm::Kernel) -> anyhow::Result<String> {
     let program = program()?;
     let objects = ci::objects().to_str().context("a folder's name is not UTF-8")?.to_owned();
-    let script = format!("XDPCHAIN_EBPF_DIR={} exec {}", vm::quoted([&*objects]), vm::quoted([&*program]));
+    // From the guest's memory: reading page by page from the host takes long.
+    let script = format!(
+        "mkdir /run/compat\ncp -r {} /run/compat/ebpf\ncp {} /run/compat\n\
+         XDPCHAIN_EBPF_DIR=/run/compat/ebpf exec /run/compat/compat",
+        vm::quoted([&*objects]),
+        vm::quoted([&*program])
+    );
     let mut output = Vec::new();
     let status = vm::run(&Task { kernel, script: &script, limit: LIMIT, verbose: false }, &mut output)?;
     if status != 0 {

@@ -149,7 +149,7 @@ fn judge_program(subject: &Subject, object: &Object, program: &Program) -> Entry
     };
     let libxdp = match &alone {
         Outcome::Refused(why) => Outcome::Refused(why.clone()),
-        _ => case.by_dispatcher(),
+        _ => case.by_dispatcher(standard.as_ref()),
     };
     Entry {
         object: subject.name.clone(),
@@ -206,12 +206,18 @@ impl Case<'_> {
         Outcome::Works
     }
 
-    /// Whether libxdp's dispatcher could have it between two others. To run it there is for kernels that let programs
-    /// take the place of functions.
-    fn by_dispatcher(&self) -> Outcome {
-        match self.compose(libxdp::compose, true) {
-            Ok(_) => Outcome::Unknown,
-            Err(why) => Outcome::Refused(why),
+    /// Between two others in libxdp's dispatcher, where the kernel lets programs take the place of functions.
+    fn by_dispatcher(&self, standard: Option<&Behaviour>) -> Outcome {
+        let running = self.compose(libxdp::compose, true).and_then(|image| Running::dispatched(&image));
+        match (running, standard) {
+            (Err(why), _) => Outcome::Refused(why),
+            (Ok(None), _) => Outcome::Unknown,
+            (Ok(Some(running)), Some(standard)) => match standard.difference(&behaviour(&running), true) {
+                Some(_) if standard.is_strange() => Outcome::Refused(STRANGE.into()),
+                Some(what) => Outcome::Differs(format!("between two others: {what}")),
+                None => Outcome::Works,
+            },
+            (Ok(Some(_)), None) => Outcome::Differs("it loads, which it does not alone".into()),
         }
     }
 
@@ -237,6 +243,9 @@ impl Case<'_> {
 
 /// What no chain can have, in the words of the refusal.
 const LIMITS: [&str; 1] = ["throws an exception (`bpf_throw`)"];
+
+/// What libxdp's dispatcher does with return values that are no verdicts, by its own code.
+const STRANGE: &str = "it returns what is no verdict, and the dispatcher goes on by the low five bits of that where the kernel would abort";
 
 /// Name of the module that is tried.
 const MODULE: &str = "object";

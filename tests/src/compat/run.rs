@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use xdpchain_compose::{Image, MapOwner};
 use xdpchain_host::load::{self, Loaded};
 use xdpchain_host::sys::{self, MapFd, TestRun};
+use xdpchain_host::{Error, libxdp};
 
 use super::packets;
 
@@ -28,9 +29,8 @@ pub struct Running {
     program: OwnedFd,
     /// The module's own maps, by name.
     maps: BTreeMap<String, MapFd>,
-    /// What else has to stay open: programs in arrays, maps that only programs refer to.
-    _rest: Option<Loaded>,
-    _loader: Option<Loader>,
+    /// What has to stay open: programs in arrays, maps that only programs refer to, links, the process with libbpf.
+    _rest: Box<dyn std::fmt::Debug>,
 }
 
 /// The process that has loaded a program by libbpf and holds its maps.
@@ -52,16 +52,34 @@ impl Running {
     /// The kernel's refusal, in words.
     pub fn of(image: &Image) -> Result<Self, String> {
         let loaded = load::load(image, &mut |_| Ok(None)).map_err(|error| error.to_string())?;
-        let program = loaded.program.try_clone().map_err(|error| error.to_string())?;
-        let mut maps = BTreeMap::new();
-        for (map, loaded) in image.maps.iter().zip(&loaded.maps) {
-            if map.owner == MapOwner::Module(super::MODULE.into()) {
-                let fd = loaded.fd.try_clone().and_then(MapFd::new).map_err(|error| error.to_string())?;
-                maps.insert(map.def.name.clone(), fd);
-            }
-        }
-        Ok(Self { program, maps, _rest: Some(loaded), _loader: None })
+        let program = loaded.program.as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
+        Ok(Self { program, maps: module_maps(image, &loaded)?, _rest: Box::new(loaded) })
     }
+
+    /// Loads an image of libxdp's engine into a dispatcher; nothing where there can be none.
+    ///
+    /// # Errors
+    /// The kernel's refusal, in words.
+    pub fn dispatched(image: &Image) -> Result<Option<Self>, String> {
+        let trial = match libxdp::try_out(image) {
+            Ok(trial) => trial,
+            Err(Error::NoExtensions { .. }) => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        };
+        let program = trial.program().try_clone_to_owned().map_err(|error| error.to_string())?;
+        Ok(Some(Self { program, maps: module_maps(image, &trial.loaded)?, _rest: Box::new(trial) }))
+    }
+}
+
+fn module_maps(image: &Image, loaded: &Loaded) -> Result<BTreeMap<String, MapFd>, String> {
+    let mut maps = BTreeMap::new();
+    for (map, loaded) in image.maps.iter().zip(&loaded.maps) {
+        if map.owner == MapOwner::Module(super::MODULE.into()) {
+            let fd = loaded.fd.try_clone().and_then(MapFd::new).map_err(|error| error.to_string())?;
+            maps.insert(map.def.name.clone(), fd);
+        }
+    }
+    Ok(maps)
 }
 
 /// Loads a program of an object by libbpf.
@@ -94,7 +112,7 @@ pub fn libbpf(object: &Path, program: &str) -> Result<Running, String> {
     let opened = sys::open_pin(Path::new(&pin));
     let _ = std::fs::remove_file(&pin);
     let program = opened.map_err(|error| format!("opening what libbpf pinned: {error}"))?;
-    Ok(Running { program, maps: BTreeMap::new(), _rest: None, _loader: Some(loader) })
+    Ok(Running { program, maps: BTreeMap::new(), _rest: Box::new(loader) })
 }
 
 /// The first of libbpf's lines that says what is wrong; the verifier's log before it when there is one.
@@ -123,6 +141,8 @@ type Key = (String, Vec<u8>);
 pub struct Behaviour {
     /// For each packet verdict and octets, or the kernel's refusal to run it; none when it cannot be told.
     packets: Vec<Option<Answer>>,
+    /// Whether some return value was no verdict.
+    strange: bool,
     /// What the module's maps held afterwards, by map and key; no value when it cannot be told.
     maps: BTreeMap<Key, Option<Vec<u8>>>,
 }
@@ -139,6 +159,7 @@ pub fn behaviour(running: &Running) -> Behaviour {
     for (_, packet) in packets() {
         let run = TestRun { packet: &packet, ..TestRun::default() };
         let outcome = sys::prog_test_run(running.program.as_fd(), &run);
+        result.strange |= outcome.as_ref().is_ok_and(|run| run.verdict >= VERDICTS);
         let outcome = outcome.map(|run| (verdict(run.verdict), run.packet));
         result.packets.push(Some(outcome.map_err(|error| error.raw_os_error().unwrap_or_default())));
     }
@@ -193,6 +214,11 @@ impl Behaviour {
         self.packets.iter().flatten().count()
     }
 
+    /// Whether the program returned something that is no verdict.
+    pub fn is_strange(&self) -> bool {
+        self.strange
+    }
+
     /// Where another program of the same object did something else.
     pub fn difference(&self, other: &Self, maps: bool) -> Option<String> {
         for (((name, _), wanted), found) in packets().iter().zip(&self.packets).zip(&other.packets) {
@@ -241,6 +267,7 @@ mod tests {
     fn behaviours_differ_by_verdict_octets_and_maps() {
         let of = |verdict: u32, octets: &[u8], value: u8| Behaviour {
             packets: vec![Some(Ok((verdict, octets.to_vec())))],
+            strange: false,
             maps: [(("m".to_owned(), vec![0]), Some(vec![value]))].into(),
         };
         let one = of(2, &[1, 2], 7);

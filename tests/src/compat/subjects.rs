@@ -34,13 +34,15 @@ pub fn subjects() -> Vec<Subject> {
             all.extend(path.is_file().then_some(Subject { path, name, feature }));
         }
     }
-    let installed = PathBuf::from(format!("/usr/lib/{}-linux-gnu/bpf", std::env::consts::ARCH));
-    all.extend(
-        files_below(&installed)
-            .iter()
-            .filter(|path| path.extension().is_some_and(|e| e == "o"))
-            .map(|path| Subject { path: path.clone(), name: file_name(path), feature: package(path) }),
-    );
+    let installed = files_below(&PathBuf::from(format!("/usr/lib/{}-linux-gnu/bpf", std::env::consts::ARCH)));
+    let installed: Vec<PathBuf> =
+        installed.into_iter().filter(|path| path.extension().is_some_and(|e| e == "o")).collect();
+    let packages = packages(&installed);
+    all.extend(installed.into_iter().map(|path| Subject {
+        name: file_name(&path),
+        feature: package(&packages, &path),
+        path,
+    }));
     all
 }
 
@@ -72,11 +74,17 @@ fn comment(source: &str) -> String {
     text.split(". ").next().unwrap_or_default().trim_end_matches('.').to_owned()
 }
 
+/// What dpkg says of files: `PACKAGE: FILE`, line by line. Asked once, for it reads the lists of every package.
+fn packages(files: &[PathBuf]) -> String {
+    let output = Command::new("dpkg").arg("-S").args(files).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+}
+
 /// The package that has installed a file.
-fn package(path: &Path) -> String {
-    let output = Command::new("dpkg").arg("-S").arg(path).output();
-    let said = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
-    match said.split(':').next().filter(|name| !name.is_empty()) {
+fn package(packages: &str, path: &Path) -> String {
+    let path = path.to_string_lossy();
+    let line = packages.lines().find(|line| line.split_once(": ").is_some_and(|(_, file)| file == path));
+    match line.and_then(|line| line.split(':').next()) {
         Some(package) => format!("Debian's package {package}"),
         None => "installed".to_owned(),
     }
