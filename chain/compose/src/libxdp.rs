@@ -102,7 +102,7 @@ fn check(slot: &Planned<'_>) -> Result<(), ComposeError> {
     }
     if slot.called {
         return refuse(
-            "the module tail calls, which the kernel counts wrongly in a program that replaces a function",
+            "the module tail calls, which kernels lose count of, or refuse, in a program that replaces a function",
             "use `engine: fused`, or `engine: tail`",
         );
     }

@@ -113,7 +113,7 @@ pub(crate) fn foreign(interface: &Interface, id: u32, place: AttachPlace) -> Err
     };
     let off = match (&owner, link) {
         (Some(_), _) if dispatcher => format!(
-            "`xdp-loader status {ifname}` lists what it runs, `xdp-loader unload {ifname} --all` takes it off"
+            "`engine: libxdp` puts the chain beside what it runs, which `xdp-loader status {ifname}` lists; `xdp-loader unload {ifname} --all` takes it off"
         ),
         (_, Some(link)) => {
             format!("end the process that holds the link, or `bpftool link detach id {}`", link.id)
@@ -127,7 +127,7 @@ pub(crate) fn foreign(interface: &Interface, id: u32, place: AttachPlace) -> Err
             format!("if nobody needs it, `ip link set dev {ifname} {kind} off` takes it off")
         }
     };
-    let help = format!("{off}; or make it the chain's last slot by `--adopt`");
+    let help = if dispatcher { off } else { format!("{off}; or make it the chain's last slot by `--adopt`") };
     Error::Foreign { ifname, id, name, owner, help }
 }
 

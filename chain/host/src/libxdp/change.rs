@@ -11,7 +11,7 @@ use xdpchain_compose::libxdp::SLOTS;
 use xdpchain_spec::Mode;
 
 use super::config::{self, Entry};
-use super::pins::{self, Pins};
+use super::pins::{self, Pins, Stale};
 use super::present::{Component, Found, Present};
 use super::swap::{self, Dispatcher, Exchanged, Pinned};
 use super::{ComponentRecord, ComponentStatus};
@@ -19,7 +19,7 @@ use crate::attach;
 use crate::collect;
 use crate::error::{Error, Result};
 use crate::host::{Change, Compose, Composed, Desired, Host};
-use crate::interface::{AttachPlace, Interface};
+use crate::interface::{AttachPlace, AttachedProgram, Interface};
 use crate::load::{Loaded, Programs};
 use crate::manifest::{AttachMode, Manifest, MapRecord, ProgramRecord};
 use crate::recover::Recovered;
@@ -99,7 +99,7 @@ impl Host {
         for _ in 0..TRIES {
             let found = Found::on(&Interface::by_name(&interface.name)?, &pins)?;
             if let Found::Other(program) = found {
-                return Err(attach::foreign(interface, program.id, program.place));
+                return Err(not_ours_to_extend(interface, program));
             }
             let place = place(interface, found.dispatcher(), state.chain.mode)?;
             let (dispatcher, order, components) =
@@ -232,14 +232,21 @@ impl Host {
             .map_err(|e| attach::failure(interface, AttachMode::Generic, e))
     }
 
-    /// Unpins the dispatchers that `after` has taken the place of.
+    /// Unpins the dispatchers that are not on the interface any more: those with programs of `after` or `before`, and those
+    /// whose programs are in the dispatcher that is.
     fn forget_dispatchers(&self, pins: &Pins, after: &Manifest, before: Option<&Manifest>) {
-        let mut programs: Vec<u32> = after.components.iter().map(|record| record.id).collect();
-        programs.extend(before.iter().flat_map(|before| &before.components).map(|record| record.id));
-        let now = Interface::by_index(after.ifindex).map(|interface| interface.programs).unwrap_or_default();
-        let kept: Vec<_> = now.iter().map(|program| pins.of(after.ifindex, program.id)).collect();
-        let done = pins.holding(&programs).and_then(|found| {
-            found.iter().filter(|directory| !kept.contains(directory)).try_for_each(|d| pins::remove(d))
+        let known = before.iter().flat_map(|before| &before.components).chain(&after.components);
+        let mut stale = Stale { ours: known.map(|record| record.id).collect(), ..Stale::default() };
+        // Also one that cannot be read, of a later version of the protocol, may have programs of ours in it.
+        let attached =
+            Interface::by_index(after.ifindex).map(|interface| interface.programs).unwrap_or_default();
+        stale.kept = attached.iter().map(|program| pins.of(after.ifindex, program.id)).collect();
+        let done = self.dispatcher_of(after, pins).and_then(|found| {
+            if let Some((interface, present)) = found {
+                stale.ifindex = interface.index;
+                stale.running = present.components.iter().map(|component| component.info.id).collect();
+            }
+            pins.stale(&stale)?.iter().try_for_each(|directory| pins::remove(directory))
         });
         if let Err(error) = done {
             tracing::warn!("pins of the dispatcher before could not be removed: {error}");
@@ -395,6 +402,20 @@ fn difference(record: &ComponentRecord, running: &[ComponentStatus]) -> Option<S
         )),
         Some(_) => None,
     }
+}
+
+/// The error for a program that is no dispatcher, or none that can be read.
+fn not_ours_to_extend(interface: &Interface, program: AttachedProgram) -> Error {
+    let mut error = attach::foreign(interface, program.id, program.place);
+    if let Error::Foreign { help, owner: Some(owner), .. } = &mut error
+        && owner.contains("dispatcher")
+    {
+        *help = format!(
+            "it is of another version of libxdp's protocol, or not pinned as libxdp pins its own; take it off with the tool that put it there, or by `ip link set dev {} xdp off`",
+            interface.name
+        );
+    }
+    error
 }
 
 /// What the dispatcher is told of the slots.

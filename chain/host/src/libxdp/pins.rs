@@ -73,22 +73,42 @@ impl Pins {
         Ok(())
     }
 
-    /// The directories that hold one of these programs.
-    pub(crate) fn holding(&self, programs: &[u32]) -> Result<Vec<PathBuf>> {
+    /// The directories of dispatchers that no interface runs.
+    pub(crate) fn stale(&self, what: &Stale) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
+        let prefix = format!("dispatch-{}-", what.ifindex);
         for name in names(&self.directory)?.iter().filter(|name| name.starts_with("dispatch-")) {
             let directory = self.directory.join(name);
+            if what.kept.contains(&directory) {
+                continue;
+            }
             let pins = names(&directory)?;
-            let holds = pins.iter().filter(|pin| pin.ends_with("-prog")).any(|pin| {
+            let stale = pins.iter().filter(|pin| pin.ends_with("-prog")).any(|pin| {
                 let info = sys::open_pin(&directory.join(pin)).and_then(|fd| sys::prog_info(fd.as_fd()));
-                info.is_ok_and(|info| programs.contains(&info.id))
+                info.is_ok_and(|info| {
+                    what.ours.contains(&info.id)
+                        || (name.starts_with(&prefix) && what.running.contains(&info.id))
+                })
             });
-            if holds {
+            if stale {
                 found.push(directory);
             }
         }
         Ok(found)
     }
+}
+
+/// By what dispatchers are known that have had their day.
+#[derive(Debug, Default)]
+pub(crate) struct Stale {
+    /// Programs of ours, which are in no dispatcher but that of one interface.
+    pub(crate) ours: Vec<u32>,
+    /// The interface; 0 when it is gone.
+    pub(crate) ifindex: u32,
+    /// All programs of the dispatcher that it runs, which may be in those of other interfaces too.
+    pub(crate) running: Vec<u32>,
+    /// The directories of what it runs, dispatcher or not.
+    pub(crate) kept: Vec<PathBuf>,
 }
 
 /// Removes a dispatcher's directory, and with its links the programs from the dispatcher.
