@@ -22,6 +22,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("iproute2", "network namespaces"),
     ("ethtool", "offloads of test interfaces"),
     ("libxdp1", "XDP objects of other authors, to compose"),
+    ("xdp-tools", "the other user of libxdp's dispatcher"),
     ("tshark", "an independent judge of packets"),
     ("bpftool", "an independent judge of what is loaded"),
     ("python3-scapy", "an independent writer of packets"),
