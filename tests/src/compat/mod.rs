@@ -85,8 +85,7 @@ impl Entry {
             );
             return problems;
         }
-        let limit =
-            |o: &Outcome| matches!(o, Outcome::Refused(why) if LIMITS.iter().any(|l| why.contains(l)));
+        let limit = |o: &Outcome| matches!(o, Outcome::Refused(why) if is_limit(why));
         if limit(&self.fused) && limit(&self.tail) {
             return problems;
         }
@@ -239,6 +238,11 @@ impl Case<'_> {
         engine(&Chain { name: "compat", default: ChainDefault::Keep, modules, slots })
             .map_err(|error| error.to_string())
     }
+}
+
+/// Whether an object was refused for what no chain can have.
+pub fn is_limit(refusal: &str) -> bool {
+    LIMITS.iter().any(|limit| refusal.contains(limit))
 }
 
 /// What no chain can have, in the words of the refusal.
