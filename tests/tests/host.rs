@@ -18,7 +18,7 @@ use xdpchain_host::{
     AttachMode, ChainState, Change, Composed, Desired, Entries, Error, Foreign, Host, Manifest, Map,
     ModuleState, Objects, Places, Recovered,
 };
-use xdpchain_spec::{ChainDefault, ChainSpec, Engine, Mode, ModuleSpec, ObjectRef, SlotSpec};
+use xdpchain_spec::{ChainSpec, Engine, Mode, ModuleSpec, ObjectRef, SlotSpec};
 use xdpchain_tests::{Netns, Port, veth};
 
 const PASS: i32 = 2;
@@ -123,12 +123,10 @@ fn state(slots: &[&str], mode: Mode, objects: &mut Objects) -> ChainState {
     ChainState {
         modules: slots.iter().map(module).collect(),
         chain: ChainSpec {
-            name: "edge".into(),
             interfaces: vec!["eth0".into()],
             engine: Engine::Fused,
             mode,
-            default: ChainDefault::Keep,
-            slots: slots.iter().map(|slot| SlotSpec::new(*slot)).collect(),
+            ..ChainSpec::new("edge", slots.iter().map(|slot| SlotSpec::new(*slot)).collect())
         },
         rows: BTreeMap::new(),
     }

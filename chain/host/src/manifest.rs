@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use xdpchain_compose::MapOwner;
-use xdpchain_spec::{ChainSpec, Engine, ModuleSpec};
+use xdpchain_spec::{ChainSpec, Engine, ModuleSpec, plan};
 
 use crate::adopt::Adopted;
 use crate::exits::Carried;
@@ -125,6 +125,16 @@ pub struct ChainState {
 }
 
 impl ChainState {
+    /// What a plan is made between.
+    pub fn planned(&self) -> plan::State {
+        let build = |module: &ModuleState| plan::ModuleBuild {
+            spec: module.spec.clone(),
+            sha256: module.object.to_string(),
+        };
+        let modules = self.modules.iter().map(|(name, module)| (name.clone(), build(module))).collect();
+        plan::State::new(&self.chain, modules)
+    }
+
     /// Gives each slot a row: those of `before` when the slots and their order are the same, else the lowest that
     /// `before` does not count in. Whether they are other rows than before.
     pub(crate) fn assign_rows(&mut self, before: Option<&Self>) -> bool {
@@ -260,7 +270,7 @@ pub struct Manifest {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use xdpchain_spec::{ChainDefault, Mode, ObjectRef, SlotSpec, Verdict, VerdictSet};
+    use xdpchain_spec::{ObjectRef, SlotSpec, Verdict, VerdictSet};
 
     use super::*;
 
@@ -272,12 +282,8 @@ pub(crate) mod tests {
         }
         ChainState {
             chain: ChainSpec {
-                name: "edge".into(),
                 interfaces: vec!["eth1".into()],
-                engine: Engine::Auto,
-                mode: Mode::Auto,
-                default: ChainDefault::Keep,
-                slots: slots.iter().map(|name| SlotSpec::new(*name)).collect(),
+                ..ChainSpec::new("edge", slots.iter().map(|name| SlotSpec::new(*name)).collect())
             },
             modules,
             rows: BTreeMap::new(),

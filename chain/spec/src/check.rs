@@ -5,7 +5,8 @@ use indexmap::IndexMap;
 use crate::Verdict;
 use crate::edit::unreachable_slot;
 use crate::error::Problem;
-use crate::model::{ChainSpec, ModuleSpec, ObjectRef, Place, SlotSpec, SourceSpec};
+use crate::guard::{GateSpec, WatchSpec};
+use crate::model::{ChainSpec, MapRef, ModuleSpec, ObjectRef, Place, SlotSpec, SourceSpec};
 use crate::parse::{RawChain, RawSlot};
 use crate::tree::{Node, Spot, Step, path_name};
 
@@ -43,7 +44,15 @@ pub(crate) fn modules(modules: &IndexMap<String, ModuleSpec>, root: &Node) -> Ch
             let at = steps!["modules", name.as_str(), "imports", map.as_str()];
             valid_map(map, root, &at)?;
             known_module(&import.module, modules, root, &at)?;
+            if let Some(exports) = &modules[&import.module].exports
+                && !exports.contains(&import.map)
+            {
+                let MapRef { module: owner, map } = import.clone();
+                let problem = Problem::NotExported { owner, map, exports: exports.clone() };
+                return Err((problem, root.value_spot(&at)));
+            }
         }
+        contracts(name, module, root)?;
     }
     program_arrays(modules, root)?;
     match import_cycle(modules) {
@@ -54,6 +63,42 @@ pub(crate) fn modules(modules: &IndexMap<String, ModuleSpec>, root: &Node) -> Ch
             Err((Problem::ImportCycle { circle }, spot))
         }
     }
+}
+
+/// A module cannot give away what it imports, nor migrate it.
+fn contracts(name: &str, module: &ModuleSpec, root: &Node) -> Checked<()> {
+    for (i, map) in module.exports.iter().flatten().enumerate() {
+        let at = steps!["modules", name, "exports", i];
+        if map.is_empty() || module.exports.iter().flatten().take(i).any(|other| other == map) {
+            let message = match map.is_empty() {
+                true => "the name of a map is empty".to_owned(),
+                false => format!("`{map}` is exported twice"),
+            };
+            let help = "list each map once, by the name that the object gives it".to_owned();
+            return Err((Problem::BadValue { message, path: String::new(), help }, root.value_spot(&at)));
+        }
+    }
+    for (map, how) in &module.migrate {
+        let at = steps!["modules", name, "migrate", map.as_str()];
+        valid_map(map, root, &at)?;
+        if let Some(import) = module.imports.get(map) {
+            let (module, map, owner) = (name.to_owned(), map.clone(), import.module.clone());
+            return Err((Problem::MigratedImport { module, map, owner }, root.key_spot(&at)));
+        }
+        for (i, (old, new)) in how.renames.iter().enumerate() {
+            let twice = how.renames.values().take(i).any(|other| other == new);
+            if old.is_empty() || new.is_empty() || twice {
+                let message = match twice {
+                    true => format!("two fields of `{map}` become `{new}`"),
+                    false => format!("a field of `{map}` has no name"),
+                };
+                let help = "write `old: new`, each field once".to_owned();
+                let at = steps!["modules", name, "migrate", map.as_str(), "renames", old.as_str()];
+                return Err((Problem::BadValue { message, path: String::new(), help }, root.value_spot(&at)));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn program_arrays(modules: &IndexMap<String, ModuleSpec>, root: &Node) -> Checked<()> {
@@ -185,8 +230,33 @@ fn chain(
         let problem = Problem::Unreachable { slot: slot.name.clone(), blocker: blocker.name.clone() };
         return Err((problem, root.key_spot(&steps!["chains", chain, "slots", index])));
     }
-    let RawChain { interfaces, engine, mode, default, .. } = raw;
-    Ok(ChainSpec { name, interfaces, engine, mode, default, slots })
+    let RawChain { interfaces, engine, mode, default, slots: _, gate, watch } = raw;
+    guards(chain, gate.as_ref(), watch.as_ref(), root)?;
+    Ok(ChainSpec { name, interfaces, engine, mode, default, slots, gate, watch })
+}
+
+/// A gate or a watch that looks at nothing is a mistake, and not a small one.
+fn guards(chain: &str, gate: Option<&GateSpec>, watch: Option<&WatchSpec>, root: &Node) -> Checked<()> {
+    if let Some(gate) = gate {
+        let lists = [("fixtures", &gate.fixtures), ("pcap", &gate.pcap)];
+        if lists.iter().all(|(_, paths)| paths.is_empty()) {
+            let spot = root.key_spot(&steps!["chains", chain, "gate"]);
+            return Err((Problem::EmptyGate { chain: chain.to_owned() }, spot));
+        }
+        for (key, paths) in lists {
+            if let Some(i) = paths.iter().position(|path| path.as_os_str().is_empty()) {
+                let message = format!("a path in `{key}` is empty");
+                let help = "write the path of a file, or remove the item".to_owned();
+                let problem = Problem::BadValue { message, path: String::new(), help };
+                return Err((problem, root.value_spot(&steps!["chains", chain, "gate", key, i])));
+            }
+        }
+    }
+    if watch.is_some_and(|watch| watch.max_drop_increase.is_none() && watch.max_aborted.is_none()) {
+        let spot = root.key_spot(&steps!["chains", chain, "watch"]);
+        return Err((Problem::EmptyWatch { chain: chain.to_owned() }, spot));
+    }
+    Ok(())
 }
 
 fn slot(raw: RawSlot, chain: &str, index: usize, root: &Node) -> Checked<SlotSpec> {

@@ -161,21 +161,14 @@ pub(crate) fn unreachable_slot(slots: &[SlotSpec]) -> Option<(&SlotSpec, &SlotSp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ChainDefault, Engine, Mode, VerdictSet};
+    use crate::VerdictSet;
 
     fn chain(names: &[&str]) -> ChainSpec {
         let slots = names.iter().map(|name| match name.strip_prefix('=') {
             Some(name) => SlotSpec { observer: true, at: Place::Exit, ..SlotSpec::new(name) },
             None => SlotSpec::new(*name),
         });
-        ChainSpec {
-            name: "edge".into(),
-            interfaces: vec!["eth1".into()],
-            engine: Engine::Auto,
-            mode: Mode::Auto,
-            default: ChainDefault::Keep,
-            slots: slots.collect(),
-        }
+        ChainSpec::new("edge", slots.collect())
     }
 
     fn names(chain: &ChainSpec) -> Vec<&str> {

@@ -210,6 +210,28 @@ pub enum Problem {
         /// The module that owns the map.
         owner: String,
     },
+    /// An import of a map that its owner keeps to itself.
+    #[error("module `{owner}` does not export map `{map}`; it exports {}", exported(.exports))]
+    NotExported {
+        /// The module that owns the map.
+        owner: String,
+        /// The map.
+        map: String,
+        /// What it exports.
+        exports: Vec<String>,
+    },
+    /// Instructions to migrate a map that another module owns.
+    #[error(
+        "map `{map}` of module `{module}` is imported, so its owner's entries are none of its own to migrate"
+    )]
+    MigratedImport {
+        /// The module.
+        module: String,
+        /// The map.
+        map: String,
+        /// The module that owns the map.
+        owner: String,
+    },
     /// A map of no entries.
     #[error("map `{map}` of module `{module}` cannot have 0 entries")]
     NoEntries {
@@ -263,6 +285,18 @@ pub enum Problem {
     ExitDecides {
         /// The slot.
         slot: String,
+    },
+    /// A gate without packets.
+    #[error("the gate of chain `{chain}` has no packets")]
+    EmptyGate {
+        /// The chain.
+        chain: String,
+    },
+    /// A watch without limits.
+    #[error("the watch of chain `{chain}` has no limit")]
+    EmptyWatch {
+        /// The chain.
+        chain: String,
     },
     /// An interface in two chains, or twice in one.
     #[error("interface `{interface}` is in chain `{first}` already, in line {first_line}")]
@@ -322,6 +356,12 @@ impl Problem {
             Self::FilledImport { map, owner, .. } => {
                 format!("name programs of `{owner}` under its own `programs:`; remove `{map}` here")
             }
+            Self::NotExported { owner, map, .. } => format!(
+                "add `{map}` to `exports:` of module `{owner}` if its owner agrees; without the import the module has a map of its own"
+            ),
+            Self::MigratedImport { map, owner, .. } => {
+                format!("say it under `migrate:` of module `{owner}`; remove `{map}` here")
+            }
             Self::NoEntries { .. } => {
                 "give at least 1, or remove the line to keep the object's size".to_owned()
             }
@@ -341,11 +381,20 @@ impl Problem {
                 format!("remove `{key}`, or remove `observer` and `at: exit` to let the module decide")
             }
             Self::ExitDecides { .. } => "remove `observer: false`, or remove `at: exit`".to_owned(),
+            Self::EmptyGate { .. } => "list files under `fixtures:` or `pcap:`, or remove `gate`".to_owned(),
+            Self::EmptyWatch { .. } => {
+                "give `max_drop_increase` or `max_aborted`, or remove `watch`".to_owned()
+            }
             Self::InterfaceTwice { interface, .. } => {
                 format!("an interface has one chain; remove `{interface}` from one of the two")
             }
         }
     }
+}
+
+fn exported(maps: &[String]) -> String {
+    let quoted: Vec<String> = maps.iter().map(|map| format!("`{map}`")).collect();
+    if quoted.is_empty() { "none".to_owned() } else { list(&quoted, "and") }
 }
 
 fn inside(path: &str) -> String {

@@ -7,16 +7,22 @@
 mod check;
 mod edit;
 mod error;
+mod guard;
 mod model;
 mod parse;
+pub mod plan;
 mod tree;
+mod units;
 mod verdict;
 
 pub use check::{is_interface, is_name};
 pub use edit::{EditError, Position};
 pub use error::{Problem, SpecError, near};
+pub use guard::{GateSpec, WatchSpec};
 pub use model::{
-    BUILTIN_PREFIX, BadMapRef, ChainDefault, ChainSpec, Config, Engine, MapOverride, MapRef, Mode,
-    ModuleSpec, ObjectRef, Place, SlotSpec, SourceSpec, VERSION,
+    BUILTIN_PREFIX, BadMapRef, ChainDefault, ChainSpec, Config, Engine, MapOverride, MapRef, MigrateSpec,
+    Mode, ModuleSpec, ObjectRef, Place, SlotSpec, SourceSpec, VERSION,
 };
+pub use plan::{InterfacePlan, Plan};
+pub use units::{BadPercentage, BadTimespan, Percentage, Timespan};
 pub use verdict::{UnknownVerdict, Verdict, VerdictSet};

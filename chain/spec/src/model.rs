@@ -11,7 +11,7 @@ use std::str::FromStr;
 use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
-use crate::{Verdict, VerdictSet};
+use crate::{GateSpec, Verdict, VerdictSet, WatchSpec};
 
 /// The one version of the file's format that is understood.
 pub const VERSION: u32 = 1;
@@ -47,6 +47,26 @@ pub struct ModuleSpec {
     /// a program of the same object.
     #[serde(default)]
     pub programs: IndexMap<String, IndexMap<u32, String>>,
+    /// The maps that other modules may import; when not given, every map but those that are the program's inside.
+    #[serde(default)]
+    pub exports: Option<Vec<String>>,
+    /// How entries of a map are carried over when another build of the module lays them out differently, by the map's
+    /// name.
+    #[serde(default)]
+    pub migrate: IndexMap<String, MigrateSpec>,
+}
+
+/// What BTF does not say about the step from one layout of a map to the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MigrateSpec {
+    /// Fields that have another name in the new layout: old path, new path; nested fields with dots between.
+    #[serde(default)]
+    pub renames: IndexMap<String, String>,
+    /// Fields of the new layout that do not count anything: where both programs wrote one while entries were carried
+    /// over, the new program's value stays, instead of both increases being added up.
+    #[serde(default)]
+    pub newest: Vec<String>,
 }
 
 impl ModuleSpec {
@@ -58,6 +78,8 @@ impl ModuleSpec {
             maps: IndexMap::new(),
             imports: IndexMap::new(),
             programs: IndexMap::new(),
+            exports: None,
+            migrate: IndexMap::new(),
         }
     }
 }
@@ -184,9 +206,29 @@ pub struct ChainSpec {
     /// The slots. Those [in order](Place::Order) run as they stand here; at least one is in order, and no module
     /// is in two.
     pub slots: Vec<SlotSpec>,
+    /// The packets that a new generation must treat as told before it may run.
+    #[serde(default)]
+    pub gate: Option<GateSpec>,
+    /// What the counters of a new generation must not show.
+    #[serde(default)]
+    pub watch: Option<WatchSpec>,
 }
 
 impl ChainSpec {
+    /// A chain of these slots, for no interface, with everything else as chains.yaml has it when nothing is said.
+    pub fn new(name: impl Into<String>, slots: Vec<SlotSpec>) -> Self {
+        Self {
+            name: name.into(),
+            interfaces: Vec::new(),
+            engine: Engine::Auto,
+            mode: Mode::Auto,
+            default: ChainDefault::Keep,
+            slots,
+            gate: None,
+            watch: None,
+        }
+    }
+
     /// The slots that run in order, observers among them included.
     pub fn in_order(&self) -> impl Iterator<Item = &SlotSpec> {
         self.slots.iter().filter(|slot| slot.at == Place::Order)

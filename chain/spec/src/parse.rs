@@ -8,9 +8,11 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use crate::error::{Problem, SpecError};
-use crate::model::{ChainDefault, Engine, MapOverride, MapRef, Mode, ObjectRef, Place, SourceSpec};
+use crate::model::{
+    ChainDefault, Engine, MapOverride, MapRef, MigrateSpec, Mode, ObjectRef, Place, SourceSpec,
+};
 use crate::tree::{self, Kind, Node, Spot, Step};
-use crate::{Config, ModuleSpec, VERSION, Verdict, VerdictSet, check};
+use crate::{Config, GateSpec, ModuleSpec, VERSION, Verdict, VerdictSet, WatchSpec, check};
 
 /// The file as it is written.
 #[derive(Deserialize)]
@@ -40,6 +42,9 @@ struct ModuleOptions {
     imports: IndexMap<String, MapRef>,
     #[serde(default)]
     programs: IndexMap<String, IndexMap<u32, String>>,
+    exports: Option<Vec<String>>,
+    #[serde(default)]
+    migrate: IndexMap<String, MigrateSpec>,
 }
 
 impl<'de> Deserialize<'de> for RawModule {
@@ -60,6 +65,8 @@ impl<'de> Deserialize<'de> for RawModule {
                     maps: IndexMap::new(),
                     imports: IndexMap::new(),
                     programs: IndexMap::new(),
+                    exports: None,
+                    migrate: IndexMap::new(),
                 }))
             }
 
@@ -84,6 +91,8 @@ pub(crate) struct RawChain {
     #[serde(default)]
     pub(crate) default: ChainDefault,
     pub(crate) slots: Vec<RawSlot>,
+    pub(crate) gate: Option<GateSpec>,
+    pub(crate) watch: Option<WatchSpec>,
 }
 
 /// `- module` or `- module: { … }`.
@@ -246,6 +255,8 @@ fn mismatch(message: &str) -> Option<(String, String)> {
         "a string" => "text",
         "a boolean" => "true or false",
         "u32" => "a whole number from 0 to 4294967295",
+        "u64" => "a whole number, 0 or more",
+        "path string" => "the path of a file",
         "a YAML tag starting with '!'" => "one word",
         other if other.starts_with("struct ") => "a mapping, `key: value`",
         other if other.starts_with("enum ") => "one word",
@@ -262,12 +273,17 @@ fn meaning(raw: RawConfig, root: &Node, folder: &Path) -> Result<Config, (Proble
             ObjectRef::File(path) => ObjectRef::File(relative_to(folder, path)),
             builtin => builtin,
         };
-        let ModuleOptions { program, maps, imports, programs, .. } = raw;
-        modules.insert(name, ModuleSpec { object, program, maps, imports, programs });
+        let ModuleOptions { program, maps, imports, programs, exports, migrate, .. } = raw;
+        modules.insert(name, ModuleSpec { object, program, maps, imports, programs, exports, migrate });
     }
     check::modules(&modules, root)?;
     check::sources(&sources, &modules, root)?;
-    let chains = check::chains(raw_chains, &modules, root)?;
+    let mut chains = check::chains(raw_chains, &modules, root)?;
+    for gate in chains.values_mut().filter_map(|chain| chain.gate.as_mut()) {
+        for path in gate.fixtures.iter_mut().chain(&mut gate.pcap) {
+            *path = relative_to(folder, std::mem::take(path));
+        }
+    }
     Ok(Config { modules, chains, sources })
 }
 

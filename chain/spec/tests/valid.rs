@@ -168,3 +168,22 @@ fn a_module_may_be_its_object_alone_and_say_what_its_program_arrays_hold() {
     let json = serde_json::to_string(&config).expect("a configuration is JSON");
     assert_eq!(serde_json::from_str::<Config>(&json).expect("what was written is read"), config);
 }
+
+#[test]
+fn a_gate_and_a_watch_are_read() {
+    let config = parse(
+        "version: 1\nmodules: { a: a.o }\nchains:\n  edge:\n    slots: [a]\n    gate: { fixtures: [./gold, \
+         /opt/x.yaml], pcap: [busy.pcap] }\n    watch: { max_drop_increase: 2.5%, max_aborted: 0 }\n",
+    );
+    let chain = &config.chains["edge"];
+    let gate = chain.gate.as_ref().expect("it was given");
+    assert_eq!(gate.fixtures, [Path::new("/etc/xdpchain/gold"), Path::new("/opt/x.yaml")]);
+    assert_eq!(gate.pcap, [Path::new("/etc/xdpchain/busy.pcap")]);
+    let watch = chain.watch.expect("it was given");
+    assert_eq!(watch.window.duration(), std::time::Duration::from_secs(10));
+    assert_eq!(watch.max_drop_increase.map(|part| part.hundredths()), Some(250));
+    assert_eq!(watch.max_aborted, Some(0));
+    assert_eq!(watch.to_string(), "{ window: 10s, max_drop_increase: 2.5%, max_aborted: 0 }");
+    let json = serde_json::to_string(&config).expect("a configuration is JSON");
+    assert_eq!(serde_json::from_str::<Config>(&json).expect("what was written is read"), config);
+}

@@ -9,7 +9,7 @@ use xdpchain_compose::object::{Function, Object, Program, ProgramKind};
 use xdpchain_compose::{Image, Insn, fused, helper_name, libxdp, tail};
 use xdpchain_host::{ChainState, Objects, load, measure};
 use xdpchain_spec::{
-    ChainDefault, ChainSpec, Config, Engine, Mode, ModuleSpec, ObjectRef, SlotSpec, VerdictSet,
+    ChainSpec, Config, Engine, ModuleSpec, ObjectRef, SlotSpec, VerdictSet,
 };
 
 use crate::args::Common;
@@ -237,14 +237,7 @@ fn stack(function: &Function) -> u32 {
 /// A chain of nothing but the object.
 fn try_alone(object: &ObjectRef, program: Option<&str>) -> Result<Vec<EngineResult>> {
     let name = config::module_name(object).unwrap_or_else(|| "module".to_owned());
-    let chain = ChainSpec {
-        name: "check".to_owned(),
-        interfaces: Vec::new(),
-        engine: Engine::Auto,
-        mode: Mode::Auto,
-        default: ChainDefault::Keep,
-        slots: vec![SlotSpec::new(&name)],
-    };
+    let chain = ChainSpec::new("check", vec![SlotSpec::new(&name)]);
     let module = ModuleSpec { program: program.map(str::to_owned), ..ModuleSpec::new(object.clone()) };
     let config = Config { modules: [(name, module)].into_iter().collect(), ..Config::default() };
     let (state, objects) = assemble::chain_state(&config, &chain)?;

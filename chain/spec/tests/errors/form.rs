@@ -178,7 +178,7 @@ modules:
         r#"chains.yaml:3:10: unknown key `objct` in `modules.acl`
  3 |   acl: { objct: "builtin:acl" }
    |          ^^^^^
-help: did you mean `object`? keys here are object, program, maps, imports and programs
+help: did you mean `object`? keys here are object, program, maps, imports, programs, exports and migrate
 "#,
     );
     refused(

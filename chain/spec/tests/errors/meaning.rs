@@ -331,3 +331,97 @@ help: an interface has one chain; remove `eth0` from one of the two
 "#,
     );
 }
+
+#[test]
+fn a_gate_or_a_watch_that_looks_at_nothing() {
+    refused(
+        r#"version: 1
+modules: { a: a.o }
+chains:
+  edge:
+    slots: [a]
+    gate: { fixtures: [] }
+"#,
+        r#"chains.yaml:6:5: the gate of chain `edge` has no packets
+ 6 |     gate: { fixtures: [] }
+   |     ^^^^
+help: list files under `fixtures:` or `pcap:`, or remove `gate`
+"#,
+    );
+    refused(
+        r#"version: 1
+modules: { a: a.o }
+chains:
+  edge:
+    slots: [a]
+    gate:
+      pcap:
+        - gold.pcap
+        - ""
+"#,
+        r#"chains.yaml:9:11: a path in `pcap` is empty
+ 9 |         - ""
+   |           ^^
+help: write the path of a file, or remove the item
+"#,
+    );
+    refused(
+        r#"version: 1
+modules: { a: a.o }
+chains:
+  edge:
+    slots: [a]
+    watch: { window: 30s }
+"#,
+        r#"chains.yaml:6:5: the watch of chain `edge` has no limit
+ 6 |     watch: { window: 30s }
+   |     ^^^^^
+help: give `max_drop_increase` or `max_aborted`, or remove `watch`
+"#,
+    );
+}
+
+#[test]
+fn a_number_without_its_unit() {
+    refused(
+        r#"version: 1
+modules: { a: a.o }
+chains:
+  edge: { slots: [a], watch: { window: 30, max_aborted: 0 } }
+"#,
+        r#"chains.yaml:4:40: `30` is no span of time in `chains.edge.watch.window`
+ 4 |   edge: { slots: [a], watch: { window: 30, max_aborted: 0 } }
+   |                                        ^^
+help: write a whole number and a unit, from `1ms` to `24h`: `500ms`, `10s`, `5m`
+"#,
+    );
+    refused(
+        r#"version: 1
+modules: { a: a.o }
+chains:
+  edge:
+    slots: [a]
+    watch:
+      max_drop_increase: 0.2
+"#,
+        r#"chains.yaml:7:26: `0.2` is no percentage in `chains.edge.watch.max_drop_increase`
+ 7 |       max_drop_increase: 0.2
+   |                          ^^^
+help: write a number from 0 to 100 and the sign, `20%`, with up to two digits behind the point
+"#,
+    );
+    refused(
+        r#"version: 1
+modules: { a: a.o }
+chains:
+  edge:
+    slots: [a]
+    watch: { max_aborted: -1 }
+"#,
+        r#"chains.yaml:6:27: wrong type for `chains.edge.watch.max_aborted`: found integer `-1`
+ 6 |     watch: { max_aborted: -1 }
+   |                           ^^
+help: expected a whole number, 0 or more
+"#,
+    );
+}
