@@ -15,8 +15,8 @@ use xdpchain_compose::{
 use xdpchain_host::load::load;
 use xdpchain_host::sys::{self, TestRun};
 use xdpchain_host::{
-    AttachMode, ChainState, Change, Composed, Desired, Entries, Error, Foreign, Host, Manifest, Map,
-    ModuleState, Objects, Places, Recovered,
+    AttachMode, ChainState, Change, Compose, Composed, Desired, Entries, Error, Foreign, Host, Manifest, Map,
+    ModuleState, Objects, Places, Recovered, Terms,
 };
 use xdpchain_spec::{ChainSpec, Engine, Mode, ModuleSpec, ObjectRef, SlotSpec};
 use xdpchain_tests::{Netns, Port, veth};
@@ -132,23 +132,30 @@ fn state(slots: &[&str], mode: Mode, objects: &mut Objects) -> ChainState {
     }
 }
 
+/// What is to run, with nothing but its objects said.
+fn desired(state: &ChainState, objects: &Objects) -> Desired {
+    Desired {
+        state: state.clone(),
+        objects: objects.clone(),
+        foreign: Foreign::Refuse,
+        cause: "a test".to_owned(),
+    }
+}
+
+/// Composition by `compose`, and no gate.
+fn terms<'a>(compose: &'a Compose<'a>) -> Terms<'a> {
+    Terms { compose, gate: None, dry_run: false }
+}
+
+/// An image as if composed by engine fused.
+fn fused(image: &Image) -> Composed {
+    Composed { image: image.clone(), engine: Engine::Fused, engine_reason: None, fallback: false }
+}
+
 fn change_to(host: &Host, ifname: &str, slots: &[&str], mode: Mode, image: Image) -> Result<Change, Error> {
     let mut objects = Objects::default();
     let state = state(slots, mode, &mut objects);
-    host.change(
-        ifname,
-        &mut |_| {
-            Ok(Desired {
-                state: state.clone(),
-                objects: objects.clone(),
-                foreign: Foreign::Refuse,
-                dry_run: false,
-            })
-        },
-        &|_, _, _| {
-            Ok(Composed { image: image.clone(), engine: Engine::Fused, engine_reason: None, fallback: false })
-        },
-    )
+    host.change(ifname, &mut |_| Ok(desired(&state, &objects)), &terms(&|_, _, _| Ok(fused(&image))))
 }
 
 fn attach(host: &Host, ifname: &str, image: Image) -> Manifest {
@@ -385,27 +392,10 @@ fn a_dry_run_verifies_and_leaves_nothing() {
     roots.with(&node, |host| {
         let mut objects = Objects::default();
         let state = state(&["counter"], Mode::Auto, &mut objects);
-        let change = host
-            .change(
-                "eth0",
-                &mut |_| {
-                    Ok(Desired {
-                        state: state.clone(),
-                        objects: objects.clone(),
-                        foreign: Foreign::Refuse,
-                        dry_run: true,
-                    })
-                },
-                &|_, _, _| {
-                    Ok(Composed {
-                        image: counting(PASS),
-                        engine: Engine::Fused,
-                        engine_reason: None,
-                        fallback: false,
-                    })
-                },
-            )
-            .expect("it would work");
+        let compose: &Compose<'_> = &|_, _, _| Ok(fused(&counting(PASS)));
+        let dry = Terms { dry_run: true, ..terms(compose) };
+        let change =
+            host.change("eth0", &mut |_| Ok(desired(&state, &objects)), &dry).expect("it would work");
         assert!(change.dry_run && change.verified_insns > 0);
     });
     assert_eq!(node.xdp_program("eth0"), None);
@@ -418,7 +408,11 @@ fn a_callers_error_comes_back_and_nothing_is_left() {
     let roots = Roots::new();
     roots.with(&node, |host| {
         let error = host
-            .change("eth0", &mut |_| Err("no such module".into()), &|_, _, _| Err("not reached".into()))
+            .change(
+                "eth0",
+                &mut |_| Err("no such module".into()),
+                &terms(&|_, _, _| Err("not reached".into())),
+            )
             .expect_err("the edit fails");
         assert!(matches!(&error, Error::Edit(e) if e.to_string() == "no such module"), "{error}");
         let mut objects = Objects::default();
@@ -426,15 +420,8 @@ fn a_callers_error_comes_back_and_nothing_is_left() {
         let error = host
             .change(
                 "eth0",
-                &mut |_| {
-                    Ok(Desired {
-                        state: state.clone(),
-                        objects: objects.clone(),
-                        foreign: Foreign::Refuse,
-                        dry_run: false,
-                    })
-                },
-                &|_, _, _| Err("does not fuse".into()),
+                &mut |_| Ok(desired(&state, &objects)),
+                &terms(&|_, _, _| Err("does not fuse".into())),
             )
             .expect_err("the composition fails");
         assert!(matches!(&error, Error::Compose(e) if e.to_string() == "does not fuse"), "{error}");
@@ -476,20 +463,15 @@ fn the_composer_gets_stored_objects_and_counts_are_carried_on() {
             "eth0",
             &mut |before| {
                 assert_eq!(before.map(|m| m.generation), Some(1));
-                Ok(Desired {
-                    state: state.clone(),
-                    objects: only.clone(),
-                    foreign: Foreign::Refuse,
-                    dry_run: false,
-                })
+                Ok(desired(&state, &only))
             },
-            &|state, objects, _| {
+            &terms(&|state, objects, _| {
                 for module in state.modules.values() {
                     assert!(objects.bytes(module.object).is_some());
                 }
                 seen.borrow_mut().clone_from(&state.rows);
-                Ok(Composed { image: exits(), engine: Engine::Fused, engine_reason: None, fallback: false })
-            },
+                Ok(fused(&exits()))
+            }),
         )
         .expect("swaps");
         assert_eq!(seen.into_inner(), BTreeMap::from([("a".into(), 2), ("c".into(), 3), ("b".into(), 4)]));

@@ -32,6 +32,8 @@ pub enum Class {
     Busy,
     /// 8: failed; what ran before still runs.
     Failed,
+    /// 9: it took too long.
+    TimedOut,
 }
 
 impl Class {
@@ -45,6 +47,7 @@ impl Class {
             Self::Verifier => 6,
             Self::Busy => 7,
             Self::Failed => 8,
+            Self::TimedOut => 9,
         }
     }
 }
@@ -250,6 +253,33 @@ pub enum Error {
         /// Index of the interface that has the name now.
         found: u32,
     },
+    /// Another command has changed the chain since the caller looked.
+    #[error(
+        "the chain of `{ifname}` was changed meanwhile: {} when this was planned, {} now\nhelp: `xdpchain plan` shows what is left to do; then apply again",
+        generation_text(.seen), generation_text(.found)
+    )]
+    Raced {
+        /// The interface.
+        ifname: String,
+        /// The generation that was seen.
+        seen: Option<u64>,
+        /// The one that is there.
+        found: Option<u64>,
+    },
+    /// Another command holds the lock.
+    #[error(
+        "another command changes chains of this network namespace, and has not ended within {seconds} s\nhelp: wait for it, or find it by `fuser {}`",
+        .path.display()
+    )]
+    Locked {
+        /// The lock.
+        path: PathBuf,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// The gate refused the new generation.
+    #[error(transparent)]
+    Gate(BoxError),
     /// The mode of an attached chain cannot be changed in one step.
     #[error(
         "the chain on `{ifname}` runs in {current} mode and cannot be changed to {wanted} while attached\nhelp: `xdpchain detach {ifname}`, then attach with the other mode"
@@ -369,7 +399,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The kind of this failure. For [`Error::Edit`] and [`Error::Compose`], whose kind the caller knows, `Failed`.
+    /// The kind of this failure. For [`Error::Edit`], [`Error::Compose`] and [`Error::Gate`], whose kind
+    /// the caller knows, `Failed`.
     pub fn class(&self) -> Class {
         match self {
             Self::NoInterface { .. } | Self::NoNetns { .. } | Self::NoMap { .. } => Class::Usage,
@@ -382,6 +413,7 @@ impl Error {
             | Self::Driver { .. }
             | Self::Bpffs { .. } => Class::Kernel,
             Self::Verifier(_) => Class::Verifier,
+            Self::Locked { .. } => Class::TimedOut,
             Self::Foreign { .. }
             | Self::CannotTake { .. }
             | Self::Swapped { .. }
@@ -427,6 +459,10 @@ pub(crate) fn owner_text(owner: &MapOwner) -> String {
         MapOwner::Chain => "the chain".to_owned(),
         MapOwner::Module(name) => format!("module `{name}`"),
     }
+}
+
+fn generation_text(generation: &Option<u64>) -> String {
+    generation.map_or_else(|| "no chain".to_owned(), |generation| format!("generation {generation}"))
 }
 
 fn owner_hint(owner: &Option<String>) -> String {

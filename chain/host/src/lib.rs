@@ -9,6 +9,7 @@ mod adopt;
 mod attach;
 mod collect;
 pub mod cpus;
+mod detach;
 mod error;
 mod exits;
 mod features;
@@ -26,19 +27,22 @@ mod netns;
 mod places;
 pub mod probe;
 mod recover;
+mod rename;
 mod status;
 mod store;
 mod swap;
 // The system calls are the one place of user space that cannot do without.
 #[allow(unsafe_code)]
 pub mod sys;
+mod transaction;
 mod undo;
 mod verifier;
 
 pub use adopt::{Adopted, Foreign};
+pub use detach::Detached;
 pub use error::{BoxError, Class, Error, Result};
 pub use exits::{Carried, Count, Exits, SlotExits};
-pub use host::{Change, Compose, Composed, Desired, Detached, Edit, Host};
+pub use host::Host;
 pub use interface::{AttachPlace, AttachedProgram, Interface};
 pub use kernel::RunningKernel;
 pub use libxdp::{ComponentRecord, ComponentStatus};
@@ -52,4 +56,5 @@ pub use netns::Netns;
 pub use places::{ENV_BPFFS, ENV_RUN, NetnsPlaces, Places, escape, unescape};
 pub use recover::Recovered;
 pub use status::{ChainStatus, MapStatus};
+pub use transaction::{Candidate, Change, Compose, Composed, Desired, Edit, Gate, Outcome, Terms, To, Want};
 pub use verifier::{Refusal, SourceLine};

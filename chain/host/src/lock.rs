@@ -5,11 +5,16 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::places::NetnsPlaces;
 use crate::store::{make_directory, names, remove_empty};
 use crate::sys;
+
+/// How long to wait between two looks at a lock that somebody holds.
+const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 
 /// A held lock. Dropping it removes the namespace's directories when they are empty, then releases it.
 #[derive(Debug)]
@@ -19,14 +24,20 @@ pub(crate) struct NetnsLock<'a> {
 }
 
 impl<'a> NetnsLock<'a> {
-    /// Waits for the lock.
-    pub(crate) fn acquire(places: &'a NetnsPlaces) -> Result<Self> {
+    /// Waits for the lock, at most as long as `wait`.
+    pub(crate) fn acquire(places: &'a NetnsPlaces, wait: Duration) -> Result<Self> {
+        let start = Instant::now();
+        let mut pause = Duration::from_millis(1);
         loop {
-            let file = open(places)?;
-            sys::lock_exclusive(&file).map_err(Error::io("lock", places.lock()))?;
-            if sys::same_file(&file, &places.lock()) {
-                return Ok(Self { places, _file: file });
+            if let Some(lock) = Self::try_acquire(places)? {
+                return Ok(lock);
             }
+            if start.elapsed() >= wait {
+                return Err(Error::Locked { path: places.lock(), seconds: wait.as_secs() });
+            }
+            // flock(2) itself has no limit of time.
+            thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -76,9 +87,11 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let places =
             NetnsPlaces { pins: directory.path().join("p/pins/1"), run: directory.path().join("r/run/1") };
-        let lock = NetnsLock::acquire(&places).expect("free");
+        let lock = NetnsLock::acquire(&places, Duration::ZERO).expect("free");
         assert!(NetnsLock::try_acquire(&places).expect("no failure").is_none());
         assert!(places.lock().exists(), "who does not get the lock leaves it alone");
+        let late = NetnsLock::acquire(&places, Duration::from_millis(5)).expect_err("it is held");
+        assert_eq!(late.class().code(), 9, "{late}");
         drop(lock);
         assert!(!places.run.exists());
         assert!(NetnsLock::try_acquire(&places).expect("no failure").is_some());
@@ -94,7 +107,8 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..50 {
-                        let _lock = NetnsLock::acquire(&places).expect("free in the end");
+                        let _lock =
+                            NetnsLock::acquire(&places, Duration::from_secs(60)).expect("free in the end");
                         assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
                         inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
                     }

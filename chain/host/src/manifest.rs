@@ -266,6 +266,9 @@ pub struct Manifest {
     /// The program of somebody else that was on the interface, and is put back when the chain goes.
     #[serde(default)]
     pub adopted: Option<Adopted>,
+    /// What was asked for when it was made, in words.
+    #[serde(default)]
+    pub cause: String,
 }
 
 #[cfg(test)]
@@ -321,6 +324,7 @@ pub(crate) mod tests {
             state: state(slots),
             carried: Carried::default(),
             adopted: None,
+            cause: "attach".into(),
         }
     }
 

@@ -11,9 +11,10 @@ use crate::collect;
 use crate::error::Result;
 use crate::host::{Host, by_dispatcher};
 use crate::interface::Interface;
-use crate::lock::NetnsLock;
+use crate::manifest::Manifest;
 use crate::netns::Netns;
 use crate::store::{names, remove_file};
+use crate::undo::Undo;
 
 /// What [`Host::recover`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl Host {
     /// # Errors
     /// [`crate::Error::Permission`], [`crate::Error::Io`], [`crate::Error::Manifest`].
     pub fn recover(&self) -> Result<Vec<Recovered>> {
-        let lock = NetnsLock::acquire(&self.at)?;
+        let lock = self.lock()?;
         let mut found = Vec::new();
         for ifname in collect::known_interfaces(&self.at)? {
             found.extend(self.recover_interface(&ifname)?);
@@ -90,7 +91,7 @@ impl Host {
                 && let Some(link) = &link
                 && self.differences(&staged, link)?.is_empty()
             {
-                self.publish(before.as_ref(), &mut staged)?;
+                self.finish(before.as_ref(), &mut staged)?;
                 recovered = Some(Recovered::Finished { ifname, generation });
             } else {
                 if before.is_none()
@@ -123,6 +124,15 @@ impl Host {
         self.store().remove(ifname)?;
         collect::collect(&self.at)?;
         Ok(Some(Recovered::Gone { ifname: ifname.to_owned() }))
+    }
+
+    /// Records a generation that a command had committed when it was interrupted.
+    pub(crate) fn finish(&self, before: Option<&Manifest>, staged: &mut Manifest) -> Result<()> {
+        let mut undo = Undo::default();
+        let done = self.publish(before, staged, &mut undo);
+        // It runs; what cannot be recorded now is recorded by the next command.
+        undo.keep();
+        done
     }
 
     /// Removes old generations and what nothing refers to. What cannot be removed now is removed by the next command.

@@ -54,6 +54,11 @@ impl Host {
     /// # Errors
     /// [`Error::NoChain`], [`Error::NoInterface`] when there is neither a chain nor an interface, [`Error::Permission`].
     pub fn status(&self, ifname: &str) -> Result<ChainStatus> {
+        let former = match Interface::by_name(ifname) {
+            Ok(interface) => self.former_name(&interface)?,
+            Err(_) => None,
+        };
+        let ifname = former.as_deref().unwrap_or(ifname);
         // A change in between would put the rows of one generation beside the manifest of another.
         let mut tries = 5;
         loop {
@@ -137,7 +142,13 @@ impl Host {
 fn problems(manifest: &Manifest, interface: Option<&Interface>) -> Vec<String> {
     let mut found = Vec::new();
     match interface {
-        None => found.push("the interface is gone".to_owned()),
+        None => found.push(match Interface::by_index(manifest.ifindex) {
+            Ok(now) => format!(
+                "the interface is named `{}` now, and so will the chain's be at the next change of it",
+                now.name
+            ),
+            Err(_) => "the interface is gone".to_owned(),
+        }),
         Some(now) if now.index != manifest.ifindex => found.push(format!(
             "the chain was put on interface {}, and `{}` is interface {} now",
             manifest.ifindex, manifest.ifname, now.index

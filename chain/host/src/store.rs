@@ -26,12 +26,12 @@ pub(crate) struct Store<'a>(pub(crate) &'a NetnsPlaces);
 impl Store<'_> {
     /// The committed generation on an interface.
     pub(crate) fn current(&self, ifname: &str) -> Result<Option<Manifest>> {
-        read(&self.0.manifests(ifname).join(CURRENT))
+        read(&self.0.manifests(ifname).join(CURRENT), ifname)
     }
 
     /// The generation that was prepared and not committed.
     pub(crate) fn staged(&self, ifname: &str) -> Result<Option<Manifest>> {
-        read(&self.0.manifests(ifname).join(STAGED))
+        read(&self.0.manifests(ifname).join(STAGED), ifname)
     }
 
     /// The generations that are kept, oldest first.
@@ -40,7 +40,7 @@ impl Store<'_> {
         let mut found = Vec::new();
         for name in names(&directory)? {
             if generation_of(&name).is_some() {
-                found.extend(read(&directory.join(name))?);
+                found.extend(read(&directory.join(name), ifname)?);
             }
         }
         found.sort_by_key(|m| m.generation);
@@ -66,13 +66,28 @@ impl Store<'_> {
     /// Makes `manifest` the committed generation, which it was prepared as.
     pub(crate) fn publish(&self, manifest: &Manifest) -> Result<()> {
         let directory = self.0.manifests(&manifest.ifname);
-        let name = format!("gen-{}.json", manifest.generation);
-        write(&directory.join(&name), &text(manifest, &directory.join(&name))?)?;
+        let path = directory.join(file_of(manifest.generation));
+        write(&path, &text(manifest, &path)?)?;
+        self.point_at(&manifest.ifname, manifest.generation)?;
+        self.unstage(&manifest.ifname)
+    }
+
+    /// Makes `back_to` the committed generation again instead of `generation`, which may not have been published whole.
+    pub(crate) fn withdraw(&self, ifname: &str, generation: u64, back_to: Option<u64>) -> Result<()> {
+        let directory = self.0.manifests(ifname);
+        match back_to {
+            Some(back_to) => self.point_at(ifname, back_to)?,
+            None => remove_file(&directory.join(CURRENT))?,
+        }
+        remove_file(&directory.join(file_of(generation)))
+    }
+
+    fn point_at(&self, ifname: &str, generation: u64) -> Result<()> {
+        let directory = self.0.manifests(ifname);
         let next = directory.join("current.new");
         remove_file(&next)?;
-        symlink(&name, &next).map_err(Error::io("write", &next))?;
-        fs::rename(&next, directory.join(CURRENT)).map_err(Error::io("write", directory.join(CURRENT)))?;
-        self.unstage(&manifest.ifname)
+        symlink(file_of(generation), &next).map_err(Error::io("write", &next))?;
+        fs::rename(&next, directory.join(CURRENT)).map_err(Error::io("write", directory.join(CURRENT)))
     }
 
     /// Removes all but the newest generations of an interface.
@@ -82,7 +97,7 @@ impl Store<'_> {
             names(&directory)?.iter().filter_map(|name| generation_of(name)).collect();
         generations.sort_unstable();
         for old in generations.iter().rev().skip(KEPT) {
-            remove_file(&directory.join(format!("gen-{old}.json")))?;
+            remove_file(&directory.join(file_of(*old)))?;
         }
         Ok(())
     }
@@ -134,11 +149,16 @@ fn text(manifest: &Manifest, path: &Path) -> Result<Vec<u8>> {
         .map_err(|e| Error::Manifest { path: path.to_owned(), reason: e.to_string() })
 }
 
+fn file_of(generation: u64) -> String {
+    format!("gen-{generation}.json")
+}
+
 fn generation_of(name: &str) -> Option<u64> {
     name.strip_prefix("gen-")?.strip_suffix(".json")?.parse().ok()
 }
 
-fn read(path: &Path) -> Result<Option<Manifest>> {
+/// Reads a manifest. The interface may have been renamed since it was written; the directory has the present name.
+fn read(path: &Path, ifname: &str) -> Result<Option<Manifest>> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -152,7 +172,9 @@ fn read(path: &Path) -> Result<Option<Manifest>> {
         let found = version.map_or_else(|| "none".to_owned(), |v| v.to_string());
         return Err(bad(format!("expected version {VERSION}, found {found}")));
     }
-    serde_json::from_value(value).map(Some).map_err(|e| bad(e.to_string()))
+    let mut manifest: Manifest = serde_json::from_value(value).map_err(|e| bad(e.to_string()))?;
+    manifest.ifname = ifname.to_owned();
+    Ok(Some(manifest))
 }
 
 /// Writes a file, whole or not at all.
@@ -241,6 +263,22 @@ mod tests {
         assert_eq!(store.current("eth1").expect("readable"), Some(first));
         assert_eq!(store.staged("eth1").expect("readable"), None);
         assert_eq!(store.interfaces().expect("readable"), ["eth1"]);
+    }
+
+    #[test]
+    fn a_generation_that_is_withdrawn_leaves_the_one_before() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let places = places(&directory);
+        let store = Store(&places);
+        let current = || store.current("eth1").expect("readable").map(|manifest| manifest.generation);
+        for generation in [1, 2] {
+            store.publish(&manifest(generation, &["acl"])).expect("written");
+        }
+        store.withdraw("eth1", 2, Some(1)).expect("removed");
+        assert_eq!(current(), Some(1));
+        assert_eq!(store.history("eth1").expect("readable").len(), 1);
+        store.withdraw("eth1", 1, None).expect("removed");
+        assert_eq!(current(), None);
     }
 
     #[test]

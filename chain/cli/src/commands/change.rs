@@ -3,8 +3,8 @@
 use serde::Serialize;
 use xdpchain_compose::object::Object;
 use xdpchain_host::{
-    self as host, Adopted, BoxError, ChainState, Change, Desired, Foreign, Host, Interface, Manifest,
-    ModuleState, Objects, Recovered,
+    self as host, Adopted, BoxError, ChainState, Change, Composed, Desired, Foreign, Host, Interface,
+    Manifest, ModuleState, Objects, Recovered, Refusal, Terms,
 };
 use xdpchain_spec::{MapRef, Mode, ModuleSpec, ObjectRef, Place, Position, SlotSpec};
 
@@ -61,12 +61,12 @@ pub(crate) fn attach(
     let (state, objects) = assemble::chain_state(&config, &chain).map_err(|error| error.in_file(&file))?;
     // What is wrong with the objects is told to everybody, not only to those who may attach.
     assemble::compose(&state, &objects, None).map_err(|error| error.in_file(&file))?;
-    let change = apply(iface, &mut |before| {
+    let change = change(iface, dry_run, &mut |before| {
         let (mut state, mut objects) = (state.clone(), objects.clone());
         if foreign == Foreign::Adopt || before.is_some_and(|before| before.adopted.is_some()) {
             assemble::add_adopted(&mut state, &mut objects)?;
         }
-        Ok(Desired { state, objects, foreign, dry_run })
+        Ok(Desired { state, objects, foreign, cause: "attach".to_owned() })
     });
     let driver = match &change {
         Ok(change) => change.before.is_none() && change.after.mode_reason.is_some(),
@@ -190,7 +190,8 @@ pub(crate) fn add(common: &Common, out: Output, args: &Add) -> Result<u8> {
         ..SlotSpec::new(&name)
     };
     let position = args.place.position();
-    let change = edit(&args.iface, args.dry_run.set, &objects, &mut |state| {
+    let cause = format!("add {name}");
+    let change = edit(&args.iface, args.dry_run.set, (&cause, &objects), &mut |state| {
         // What was adopted stays last.
         let adopted = state.chain.slot(assemble::ADOPTED).is_some();
         let position = match position {
@@ -233,7 +234,8 @@ fn known_import(state: &ChainState, module: &str, import: &MapRef) -> Result<()>
 }
 
 pub(crate) fn remove(out: Output, iface: &str, slot: &str, dry_run: bool) -> Result<u8> {
-    let change = edit(iface, dry_run, &Objects::default(), &mut |state| {
+    let cause = format!("remove {slot}");
+    let change = edit(iface, dry_run, (&cause, &Objects::default()), &mut |state| {
         state.chain.remove(slot)?;
         assemble::drop_unneeded(state);
         Ok(())
@@ -258,7 +260,8 @@ pub(crate) fn replace(
     }
     let mut objects = Objects::default();
     let id = objects.insert(bytes);
-    let change = edit(iface, dry_run, &objects, &mut |state| {
+    let cause = format!("replace {slot}");
+    let change = edit(iface, dry_run, (&cause, &objects), &mut |state| {
         let module = state.chain.module_of(slot)?.to_owned();
         let Some(module) = state.modules.get_mut(&module) else {
             return Err(Error::NoModule { slot: slot.to_owned(), module });
@@ -308,29 +311,37 @@ pub(crate) fn recover(out: Output) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-/// Changes the chain that runs on an interface.
+/// Changes the chain that runs on an interface; `cause` is what the history calls it.
 fn edit(
     iface: &str,
     dry_run: bool,
-    objects: &Objects,
+    (cause, objects): (&str, &Objects),
     edit: &mut dyn FnMut(&mut ChainState) -> Result<()>,
 ) -> Result<Change> {
-    apply(iface, &mut |before| {
+    change(iface, dry_run, &mut |before| {
         let before = before.ok_or_else(|| xdpchain_host::Error::NoChain { ifname: iface.to_owned() })?;
         let mut state = before.state.clone();
         edit(&mut state)?;
-        Ok(Desired { state, objects: objects.clone(), foreign: Foreign::Refuse, dry_run })
+        Ok(Desired { state, objects: objects.clone(), foreign: Foreign::Refuse, cause: cause.to_owned() })
     })
 }
 
-fn apply(iface: &str, desired: &mut dyn FnMut(Option<&Manifest>) -> Result<Desired>) -> Result<Change> {
-    let boxed = |error: Error| -> BoxError { Box::new(error) };
-    let host = Host::open()?;
-    let change =
-        host.change(iface, &mut |before| desired(before).map_err(boxed), &|state, objects, refused| {
-            assemble::compose(state, objects, refused).map_err(boxed)
-        })?;
-    Ok(change)
+fn change(
+    iface: &str,
+    dry_run: bool,
+    desired: &mut dyn FnMut(Option<&Manifest>) -> Result<Desired>,
+) -> Result<Change> {
+    let terms = Terms { compose: &compose, gate: None, dry_run };
+    Ok(Host::open()?.change(iface, &mut |before| desired(before).map_err(BoxError::from), &terms)?)
+}
+
+/// Makes images as chains ask for.
+pub(crate) fn compose(
+    state: &ChainState,
+    objects: &Objects,
+    refused: Option<&Refusal>,
+) -> std::result::Result<Composed, BoxError> {
+    assemble::compose(state, objects, refused).map_err(BoxError::from)
 }
 
 /// A chain outlives the folder that it was changed from.

@@ -18,13 +18,14 @@ use super::{ComponentRecord, ComponentStatus};
 use crate::attach;
 use crate::collect;
 use crate::error::{Error, Result};
-use crate::host::{Change, Compose, Composed, Desired, Host};
+use crate::host::Host;
 use crate::interface::{AttachPlace, AttachedProgram, Interface};
 use crate::load::{Loaded, Programs};
 use crate::manifest::{AttachMode, Manifest, MapRecord, ProgramRecord};
 use crate::recover::Recovered;
 use crate::swap::Swap;
 use crate::sys::{self, ProgInfo};
+use crate::transaction::{Candidate, Change, Composed, Desired, Terms};
 use crate::undo::Undo;
 
 /// How often an exchange is tried while other tools exchange the dispatcher.
@@ -85,14 +86,15 @@ impl Host {
         interface: &Interface,
         before: Option<Manifest>,
         desired: Desired,
-        compose: &Compose<'_>,
+        terms: &Terms<'_>,
         undo: &mut Undo<'a>,
     ) -> Result<Change> {
-        let Desired { mut state, objects, dry_run, .. } = desired;
+        let Desired { mut state, objects, cause, .. } = desired;
+        let dry_run = terms.dry_run;
         check_interface(interface, before.as_ref())?;
         let objects = self.complete(&state, objects)?;
         state.rows.clear();
-        let composed = compose(&state, &objects, None).map_err(Error::Compose)?;
+        let composed = (terms.compose)(&state, &objects, None).map_err(Error::Compose)?;
         let pins = Pins::lock(&self.places)?;
         let work = Work { interface, before: before.as_ref(), composed: &composed };
         let mut made = None;
@@ -103,11 +105,17 @@ impl Host {
             }
             let place = place(interface, found.dispatcher(), state.chain.mode)?;
             let (dispatcher, order, components) =
-                self.prepare(&work, &state.chain.slots, &found, &mut made, undo)?;
+                self.prepare_dispatcher(&work, &state.chain.slots, &found, &mut made, undo)?;
             let (loaded, maps) = made.as_ref().expect("made by what comes before");
             let mut after =
                 self.manifest_of(interface, work.before, state.clone(), &composed, (loaded, maps.clone()))?;
             record(&mut after, &dispatcher, components);
+            after.cause.clone_from(&cause);
+            if let Some(gate) = terms.gate {
+                let (before, image) = (work.before, &composed.image);
+                gate(&Candidate { before, after: &after, objects: &objects, image, loaded })
+                    .map_err(Error::Gate)?;
+            }
             let verified_insns = loaded.verified_insns();
             let programs = programs(&order, loaded, found.components());
             if dry_run {
@@ -116,11 +124,7 @@ impl Host {
                 }
                 return Ok(Change { before, after, verified_insns, dry_run });
             }
-            for module in after.state.modules.values() {
-                if let Some(bytes) = objects.bytes(module.object) {
-                    self.store().put_object(module.object, bytes)?;
-                }
-            }
+            self.store_objects(&after, &objects)?;
             self.stage(&after, undo)?;
             let pinned = swap::pin(&pins, interface.index, dispatcher, &programs)?;
             let directory = pinned.directory.clone();
@@ -134,7 +138,7 @@ impl Host {
             }
             let placed = place_of(after.mode);
             put_back_on_failure(undo, interface.index, placed, pinned, found)?;
-            self.publish(before.as_ref(), &mut after)?;
+            self.publish(before.as_ref(), &mut after, undo)?;
             // A packet may be on its way between two programs of the dispatcher before.
             sys::wait_for_programs();
             self.forget_dispatchers(&pins, &after, before.as_ref());
@@ -144,7 +148,7 @@ impl Host {
     }
 
     /// Makes the dispatcher that is to take the place of what was found, and at the first time the chain's programs.
-    fn prepare<'a>(
+    fn prepare_dispatcher<'a>(
         &'a self,
         work: &Work<'_>,
         slots: &[xdpchain_spec::SlotSpec],
@@ -322,7 +326,7 @@ impl Host {
             if before.as_ref().is_some_and(|before| before.generation == generation) {
                 self.store().unstage(&ifname)?;
             } else if self.runs_some(&staged, &pins)? {
-                self.publish(before.as_ref(), &mut staged)?;
+                self.finish(before.as_ref(), &mut staged)?;
                 recovered = Some(Recovered::Finished { ifname, generation });
             } else {
                 self.store().unstage(&ifname)?;
