@@ -39,6 +39,7 @@ impl Host {
             Err(Error::Manifest { .. }) => None,
             other => other?,
         };
+        self.check_trial(ifname)?;
         let link = PinnedLink::open(&self.at.link(ifname))?;
         let manifest = self.store().current(ifname);
         let nothing = link.is_none() && matches!(&manifest, Ok(None));

@@ -266,6 +266,16 @@ pub enum Error {
         /// The one that is there.
         found: Option<u64>,
     },
+    /// What would be changed is on trial.
+    #[error(
+        "a change of {interfaces} is on trial for {seconds} s more\nhelp: `xdpchain confirm` keeps it, `xdpchain rollback` takes it back; then try again"
+    )]
+    OnTrial {
+        /// The interfaces.
+        interfaces: String,
+        /// How long it lasts.
+        seconds: u64,
+    },
     /// Another command holds the lock.
     #[error(
         "another command changes chains of this network namespace, and has not ended within {seconds} s\nhelp: wait for it, or find it by `fuser {}`",

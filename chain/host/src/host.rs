@@ -29,6 +29,7 @@ pub struct Host {
     pub(crate) at: NetnsPlaces,
     netns: Netns,
     wait: Duration,
+    trial: Option<u64>,
 }
 
 /// How long an operation waits for another one to end, when nothing else is asked for.
@@ -49,12 +50,21 @@ impl Host {
     /// [`Error::Io`] without `/proc`.
     pub fn at(places: Places) -> Result<Self> {
         let netns = Netns::current()?;
-        Ok(Self { at: places.of(netns), places, netns, wait: WAIT })
+        Ok(Self { at: places.of(netns), places, netns, wait: WAIT, trial: None })
     }
 
     /// The same, waiting as long for another operation to end.
     pub fn waiting(self, wait: Duration) -> Self {
         Self { wait, ..self }
+    }
+
+    /// The same, acting for the trial with this number: what is on trial may be changed.
+    pub fn for_trial(self, id: u64) -> Self {
+        Self { trial: Some(id), ..self }
+    }
+
+    pub(crate) fn trial_id(&self) -> Option<u64> {
+        self.trial
     }
 
     /// The lock of the network namespace.

@@ -35,6 +35,7 @@ mod swap;
 #[allow(unsafe_code)]
 pub mod sys;
 mod transaction;
+mod trial;
 mod undo;
 mod verifier;
 
@@ -57,4 +58,5 @@ pub use places::{ENV_BPFFS, ENV_RUN, NetnsPlaces, Places, escape, unescape};
 pub use recover::Recovered;
 pub use status::{ChainStatus, MapStatus};
 pub use transaction::{Candidate, Change, Compose, Composed, Desired, Edit, Gate, Outcome, Terms, To, Want};
+pub use trial::{OnTrial, Trial};
 pub use verifier::{Refusal, SourceLine};

@@ -114,6 +114,11 @@ impl NetnsPlaces {
         self.run.join("lock")
     }
 
+    /// The change on trial.
+    pub(crate) fn trial(&self) -> PathBuf {
+        self.run.join("trial.json")
+    }
+
     /// The stored objects.
     pub fn objects(&self) -> PathBuf {
         self.run.join("objects")

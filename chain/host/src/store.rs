@@ -54,8 +54,7 @@ impl Store<'_> {
 
     /// Keeps a prepared generation.
     pub(crate) fn stage(&self, manifest: &Manifest) -> Result<()> {
-        let path = self.0.manifests(&manifest.ifname).join(STAGED);
-        write(&path, &text(manifest, &path)?)
+        write_json(&self.0.manifests(&manifest.ifname).join(STAGED), manifest)
     }
 
     /// Forgets the prepared generation.
@@ -66,8 +65,7 @@ impl Store<'_> {
     /// Makes `manifest` the committed generation, which it was prepared as.
     pub(crate) fn publish(&self, manifest: &Manifest) -> Result<()> {
         let directory = self.0.manifests(&manifest.ifname);
-        let path = directory.join(file_of(manifest.generation));
-        write(&path, &text(manifest, &path)?)?;
+        write_json(&directory.join(file_of(manifest.generation)), manifest)?;
         self.point_at(&manifest.ifname, manifest.generation)?;
         self.unstage(&manifest.ifname)
     }
@@ -144,11 +142,6 @@ impl Store<'_> {
     }
 }
 
-fn text(manifest: &Manifest, path: &Path) -> Result<Vec<u8>> {
-    serde_json::to_vec_pretty(manifest)
-        .map_err(|e| Error::Manifest { path: path.to_owned(), reason: e.to_string() })
-}
-
 fn file_of(generation: u64) -> String {
     format!("gen-{generation}.json")
 }
@@ -159,14 +152,9 @@ fn generation_of(name: &str) -> Option<u64> {
 
 /// Reads a manifest. The interface may have been renamed since it was written; the directory has the present name.
 fn read(path: &Path, ifname: &str) -> Result<Option<Manifest>> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io("read", path)(e)),
-    };
-    let bad = |reason: String| Error::Manifest { path: path.to_path_buf(), reason };
     // The version decides whether the rest can be read at all.
-    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+    let Some(value) = read_json::<serde_json::Value>(path)? else { return Ok(None) };
+    let bad = |reason: String| Error::Manifest { path: path.to_path_buf(), reason };
     let version = value.get("version").and_then(serde_json::Value::as_u64);
     if version != Some(u64::from(VERSION)) {
         let found = version.map_or_else(|| "none".to_owned(), |v| v.to_string());
@@ -175,6 +163,23 @@ fn read(path: &Path, ifname: &str) -> Result<Option<Manifest>> {
     let mut manifest: Manifest = serde_json::from_value(value).map_err(|e| bad(e.to_string()))?;
     manifest.ifname = ifname.to_owned();
     Ok(Some(manifest))
+}
+
+/// Reads a file that [`write_json`] has written; none when it is not there.
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io("read", path)(e)),
+    };
+    let bad = |e: serde_json::Error| Error::Manifest { path: path.to_path_buf(), reason: e.to_string() };
+    serde_json::from_slice(&text).map(Some).map_err(bad)
+}
+
+/// Writes a file of JSON, whole or not at all.
+pub(crate) fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<()> {
+    let bad = |e: serde_json::Error| Error::Manifest { path: path.to_path_buf(), reason: e.to_string() };
+    write(path, &serde_json::to_vec_pretty(value).map_err(bad)?)
 }
 
 /// Writes a file, whole or not at all.

@@ -113,7 +113,7 @@ pub enum Outcome {
     /// Its chain was changed.
     Changed(Box<Change>),
     /// Its chain was taken off.
-    Detached(Detached),
+    Detached(Box<Detached>),
 }
 
 /// A committed change, or with a dry run one that would have been.
@@ -216,7 +216,7 @@ impl Host {
         let (mut changes, mut detached) = (changes.into_iter(), detached.into_iter());
         let outcome = |leaves: Option<usize>| match leaves {
             None => changes.next().map(|change| Outcome::Changed(Box::new(change))),
-            Some(_) => detached.next().map(Outcome::Detached),
+            Some(_) => detached.next().map(|detached| Outcome::Detached(Box::new(detached))),
         };
         Ok(order.into_iter().filter_map(outcome).collect())
     }
@@ -260,6 +260,7 @@ impl Host {
         let interface = Interface::by_name(ifname)?;
         self.follow_name(&interface)?;
         self.recover_interface(ifname)?;
+        self.check_trial(ifname)?;
         let interface = Interface::by_name(ifname)?;
         let link = PinnedLink::open(&self.at.link(ifname))?;
         let before = self.store().current(ifname)?;
@@ -397,6 +398,7 @@ impl Host {
     /// The chain of an interface that is to go; the lock is held.
     fn find_chain(&self, ifname: &str, seen: Option<Option<u64>>) -> Result<Leaving> {
         self.recover_interface(ifname)?;
+        self.check_trial(ifname)?;
         let before = self.store().current(ifname)?;
         check_seen(ifname, seen, before.as_ref())?;
         let manifest = before.ok_or_else(|| Error::NoChain { ifname: ifname.to_owned() })?;

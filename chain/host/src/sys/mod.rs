@@ -28,8 +28,8 @@ pub use map::{
     map_freeze, map_info, map_lookup, map_lookup_batch, map_next_key, map_update,
 };
 pub use os::{
-    bind_netns, file_system_type, interface_index, interface_name, lock_exclusive, mount_bpffs,
-    mount_bpffs_in, netns_cookie, open_directory, raise_memlock, same_file, try_lock_exclusive,
+    bind_netns, file_system_type, interface_index, interface_name, is_running, leave_session, lock_exclusive,
+    mount_bpffs, mount_bpffs_in, netns_cookie, open_directory, raise_memlock, same_file, try_lock_exclusive,
     wait_for_programs,
 };
 pub use prog::{

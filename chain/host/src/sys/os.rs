@@ -15,6 +15,20 @@ fn check(ret: libc::c_int) -> io::Result<libc::c_int> {
     if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
 }
 
+/// Leaves the terminal: the process gets a session of its own, so that no hang-up reaches it.
+///
+/// # Errors
+/// `EPERM` for a process that leads a process group.
+pub fn leave_session() -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::setsid() }).map(drop)
+}
+
+/// Whether a process with this number runs.
+pub fn is_running(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
+}
+
 /// The file system type (`f_type` of statfs(2)) at `path`.
 ///
 /// # Errors
