@@ -144,7 +144,7 @@ fn desired(state: &ChainState, objects: &Objects) -> Desired {
 
 /// Composition by `compose`, and no gate.
 fn terms<'a>(compose: &'a Compose<'a>) -> Terms<'a> {
-    Terms { compose, gate: None, dry_run: false }
+    Terms { compose, gate: None, trial: None, dry_run: false }
 }
 
 /// An image as if composed by engine fused.

@@ -276,6 +276,14 @@ pub enum Error {
         /// How long it lasts.
         seconds: u64,
     },
+    /// What is to be on trial could not go back.
+    #[error("the change of `{ifname}` cannot be on trial: {}", no_way_back(*.engine))]
+    NoWayBack {
+        /// The interface.
+        ifname: String,
+        /// The engine that cannot; none when it is that the chain goes.
+        engine: Option<&'static str>,
+    },
     /// Another command holds the lock.
     #[error(
         "another command changes chains of this network namespace, and has not ended within {seconds} s\nhelp: wait for it, or find it by `fuser {}`",
@@ -468,6 +476,15 @@ pub(crate) fn owner_text(owner: &MapOwner) -> String {
     match owner {
         MapOwner::Chain => "the chain".to_owned(),
         MapOwner::Module(name) => format!("module `{name}`"),
+    }
+}
+
+fn no_way_back(engine: Option<&'static str>) -> String {
+    match engine {
+        Some(engine) => format!(
+            "engine {engine} counts no packets, and others may change what it runs\nhelp: apply it without `--confirm` and without `watch`"
+        ),
+        None => "its chain is to go, and its maps' entries with it\nhelp: detach it on its own, without `--confirm`".to_owned(),
     }
 }
 

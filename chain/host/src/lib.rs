@@ -58,5 +58,5 @@ pub use places::{ENV_BPFFS, ENV_RUN, NetnsPlaces, Places, escape, unescape};
 pub use recover::Recovered;
 pub use status::{ChainStatus, MapStatus};
 pub use transaction::{Candidate, Change, Compose, Composed, Desired, Edit, Gate, Outcome, Terms, To, Want};
-pub use trial::{OnTrial, Trial};
+pub use trial::{OnTrial, Trial, TrialTerms};
 pub use verifier::{Refusal, SourceLine};

@@ -71,6 +71,22 @@ impl Host {
         }
     }
 
+    /// What became of the packets of the chain on an interface; nothing when the chain does not count.
+    ///
+    /// # Errors
+    /// [`Error::NoChain`], [`Error::Permission`].
+    pub fn exits(&self, ifname: &str) -> Result<Exits> {
+        self.exits_of(&self.manifest(ifname)?)
+    }
+
+    pub(crate) fn exits_of(&self, manifest: &Manifest) -> Result<Exits> {
+        match self.chain_map(&manifest.ifname, EXIT_MAP) {
+            Ok(counters) => exits::read(&counters, manifest),
+            Err(Error::NoMap { .. }) => Ok(Exits::default()),
+            Err(error) => Err(error),
+        }
+    }
+
     fn status_once(&self, ifname: &str) -> Result<ChainStatus> {
         let link = PinnedLink::open(&self.at.link(ifname))?;
         let Some(manifest) = self.store().current(ifname)? else {

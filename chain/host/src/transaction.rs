@@ -23,6 +23,7 @@ use crate::interface::Interface;
 use crate::load::{self, Loaded, Programs};
 use crate::manifest::{AttachMode, ChainState, Manifest, MapRecord, Objects};
 use crate::swap::Swap;
+use crate::trial::TrialTerms;
 use crate::undo::Undo;
 use crate::verifier::Refusal;
 
@@ -85,6 +86,8 @@ pub struct Terms<'a> {
     pub compose: &'a Compose<'a>,
     /// Has the last word before packets notice anything.
     pub gate: Option<&'a Gate<'a>>,
+    /// Puts the change on trial.
+    pub trial: Option<TrialTerms>,
     /// Do everything up to the first commit, the verifier's work included, then take it back.
     pub dry_run: bool,
 }
@@ -235,6 +238,9 @@ impl Host {
                 false => Some(self.prepare(found, terms, undo)?),
             });
         }
+        if let Some(trial) = terms.trial.as_ref().filter(|_| !terms.dry_run) {
+            self.begin_trial(trial, found, &prepared, leaving, undo)?;
+        }
         let mut changes = Vec::with_capacity(found.len());
         for (found, prepared) in found.iter().zip(prepared) {
             changes.push(match prepared {
@@ -253,6 +259,29 @@ impl Host {
             });
         }
         Ok((changes, detached))
+    }
+
+    fn begin_trial<'a>(
+        &'a self,
+        trial: &TrialTerms,
+        found: &[Found],
+        prepared: &[Option<Prepared>],
+        leaving: &[Leaving],
+        undo: &mut Undo<'a>,
+    ) -> Result<()> {
+        if let Some(chain) = leaving.first() {
+            return Err(Error::NoWayBack { ifname: chain.ifname.clone(), engine: None });
+        }
+        let mut changes = Vec::with_capacity(found.len());
+        for (found, prepared) in found.iter().zip(prepared) {
+            // A chain of libxdp's counts no packets, and is not made before it is committed.
+            let Some(prepared) = prepared else {
+                let ifname = found.interface.name.clone();
+                return Err(Error::NoWayBack { ifname, engine: Some(Engine::Libxdp.name()) });
+            };
+            changes.push((found.before.as_ref(), &prepared.after));
+        }
+        self.put_on_trial(trial, &changes, undo)
     }
 
     /// What an interface runs, and what it is to run; the lock is held.

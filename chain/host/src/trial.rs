@@ -12,16 +12,31 @@ use xdpchain_spec::WatchSpec;
 use crate::error::{Error, Result};
 use crate::exits::SlotExits;
 use crate::host::Host;
+use crate::manifest::Manifest;
 use crate::store::{read_json, remove_file, write_json};
+use crate::undo::Undo;
+
+/// How a change is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrialTerms {
+    /// Tells it from those before it.
+    pub id: u64,
+    /// How long it is on trial.
+    pub lasts: Duration,
+    /// Whether it goes back at its end unless it is confirmed; else it stays unless a watch finds something.
+    pub confirm: bool,
+}
 
 /// A change on trial. There is at most one in a network namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trial {
     /// Tells it from those before it.
     pub id: u64,
-    /// When it ends, milliseconds since 1970.
+    /// When it began, milliseconds since 1970.
+    pub began: u64,
+    /// When it ends.
     pub ends: u64,
-    /// Whether it goes back at its end unless it is confirmed; else it stays unless a watch finds something.
+    /// Whether it goes back at its end unless it is confirmed.
     pub confirm: bool,
     /// The interfaces.
     pub interfaces: Vec<OnTrial>,
@@ -48,15 +63,19 @@ impl Trial {
         Duration::from_millis(self.ends.saturating_sub(now()))
     }
 
-    /// Lets it last as long from now on.
-    pub fn last(&mut self, time: Duration) {
-        self.ends = now() + u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2);
+    /// How long ago it began.
+    pub fn age(&self) -> Duration {
+        Duration::from_millis(now().saturating_sub(self.began))
     }
 }
 
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    millis(since)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Host {
@@ -66,18 +85,6 @@ impl Host {
     /// [`Error::Permission`], [`Error::Manifest`].
     pub fn trial(&self) -> Result<Option<Trial>> {
         read_json(&self.at.trial())
-    }
-
-    /// Begins a trial, or changes the one under way that has the same number.
-    ///
-    /// # Errors
-    /// [`Error::OnTrial`] when another one is under way.
-    pub fn put_on_trial(&self, trial: &Trial) -> Result<()> {
-        let _lock = self.lock()?;
-        if let Some(other) = self.trial()?.filter(|other| other.id != trial.id) {
-            return Err(on_trial(&other));
-        }
-        write_json(&self.at.trial(), trial)
     }
 
     /// Ends a trial; whether it was under way.
@@ -91,6 +98,34 @@ impl Host {
         }
         remove_file(&self.at.trial())?;
         Ok(true)
+    }
+
+    /// Puts a change that is about to be committed on trial: each interface with the generation before and the one after.
+    /// The lock is held.
+    pub(crate) fn put_on_trial<'a>(
+        &'a self,
+        terms: &TrialTerms,
+        changes: &[(Option<&Manifest>, &Manifest)],
+        undo: &mut Undo<'a>,
+    ) -> Result<()> {
+        if let Some(other) = self.trial()? {
+            return Err(on_trial(&other));
+        }
+        let mut interfaces = Vec::with_capacity(changes.len());
+        for (before, after) in changes {
+            interfaces.push(OnTrial {
+                ifname: after.ifname.clone(),
+                before: before.map(|before| before.generation),
+                after: after.generation,
+                watch: after.state.chain.watch,
+                counted: before.map(|before| self.exits_of(before)).transpose()?.unwrap_or_default().slots,
+            });
+        }
+        let began = now();
+        let ends = began.saturating_add(millis(terms.lasts));
+        let trial = Trial { id: terms.id, began, ends, confirm: terms.confirm, interfaces };
+        undo.push("forget the trial", || remove_file(&self.at.trial()));
+        write_json(&self.at.trial(), &trial)
     }
 
     /// Refuses to change an interface that is on trial, unless it is that trial's own doing. The lock is held.

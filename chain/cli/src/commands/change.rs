@@ -331,7 +331,7 @@ fn change(
     dry_run: bool,
     desired: &mut dyn FnMut(Option<&Manifest>) -> Result<Desired>,
 ) -> Result<Change> {
-    let terms = Terms { compose: &compose, gate: None, dry_run };
+    let terms = Terms { compose: &compose, gate: None, trial: None, dry_run };
     Ok(Host::open()?.change(iface, &mut |before| desired(before).map_err(BoxError::from), &terms)?)
 }
 
