@@ -87,6 +87,15 @@ pub(crate) enum Command {
         #[command(flatten)]
         dry_run: DryRun,
     },
+    /// Show what would have to change for interfaces to run what chains.yaml says
+    ///
+    /// Changes nothing. Exit status 0 when everything runs as it is wanted, 1 when something differs. A chain that runs on an
+    /// interface which chains.yaml does not name any more is shown as one that goes.
+    Plan {
+        /// The interfaces [default: those of chains.yaml, and those that run a chain]
+        #[arg(value_name = "IFACE")]
+        ifaces: Vec<String>,
+    },
     /// Take the chain off an interface, and remove its pins and files
     ///
     /// A program that the chain had adopted is put back as it was attached.

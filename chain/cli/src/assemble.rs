@@ -8,7 +8,7 @@ use xdpchain_compose::{Chain, ComposeError, Image, Module, Slot, fused, libxdp, 
 use xdpchain_host::{ChainState, Composed, ModuleState, Objects, Refusal, RunningKernel};
 use xdpchain_spec::{ChainSpec, Config, Engine, ModuleSpec, ObjectRef, Position, SlotSpec};
 
-use crate::config::object_bytes;
+use crate::config::{absolute, absolute_path, object_bytes};
 use crate::error::{Error, Result};
 
 /// What `chain` of `config` is to be, with the objects that it is made of.
@@ -21,6 +21,19 @@ pub(crate) fn chain_state(config: &Config, chain: &ChainSpec) -> Result<(ChainSt
         modules.insert(name.to_owned(), ModuleState { spec: spec.clone(), object });
     }
     Ok((ChainState { chain: chain.clone(), modules, rows: BTreeMap::new() }, objects))
+}
+
+/// Names files from the root: a chain that runs outlives the folder that it was made from, and one file has one name
+/// wherever it is seen from. Until then messages name them as chains.yaml does.
+pub(crate) fn make_absolute(state: &mut ChainState) -> Result<()> {
+    for module in state.modules.values_mut() {
+        module.spec.object = absolute(&module.spec.object)?;
+    }
+    let gate = state.chain.gate.iter_mut();
+    for path in gate.flat_map(|gate| gate.fixtures.iter_mut().chain(&mut gate.pcap)) {
+        *path = absolute_path(path).map_err(|source| Error::ReadPackets { path: path.clone(), source })?;
+    }
+    Ok(())
 }
 
 /// Module and slot of a program that somebody else attached.

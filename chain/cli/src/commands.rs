@@ -6,6 +6,7 @@ mod components;
 mod doctor;
 mod features;
 mod map;
+mod plan;
 mod status;
 
 use xdpchain_host::Netns;
@@ -27,6 +28,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
                 change::Attach { mode: mode.map(Into::into), foreign: foreign.into(), dry_run: dry_run.set };
             change::attach(&common, out, &iface, chain.as_deref(), how)
         }
+        Command::Plan { ifaces } => plan::run(&common, out, &ifaces),
         Command::Detach { iface, dry_run } => change::detach(out, &iface, dry_run.set),
         Command::Add(add) => change::add(&common, out, &add),
         Command::Remove { iface, slot, dry_run } => change::remove(out, &iface, &slot, dry_run.set),

@@ -83,6 +83,30 @@ pub(crate) fn object_bytes(object: &ObjectRef) -> Result<Vec<u8>> {
     }
 }
 
+/// A chain outlives the folder that it was made from, and one file has one name wherever it is seen from.
+pub(crate) fn absolute(object: &ObjectRef) -> Result<ObjectRef> {
+    Ok(match object {
+        ObjectRef::Builtin(_) => object.clone(),
+        ObjectRef::File(path) => {
+            let failed = |source| Error::ReadObject { path: path.clone(), source };
+            ObjectRef::File(absolute_path(path).map_err(failed)?)
+        }
+    })
+}
+
+/// The path from the root, and without `..` when its folder is there.
+pub(crate) fn absolute_path(path: &Path) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    let up = absolute.components().any(|part| part == std::path::Component::ParentDir);
+    Ok(match (absolute.parent(), absolute.file_name()) {
+        (Some(folder), Some(name)) if up => match folder.canonicalize() {
+            Ok(folder) => folder.join(name),
+            Err(_) => absolute,
+        },
+        _ => absolute,
+    })
+}
+
 /// A module's name from its object's: the file's name without its extension, in letters that a name may have.
 pub(crate) fn module_name(object: &ObjectRef) -> Option<String> {
     let stem = match object {

@@ -52,6 +52,12 @@ pub(crate) enum Error {
         "cannot read object `{path}`: {source}\nhelp: check the path; objects of this binary are `builtin:NAME`"
     )]
     ReadObject { path: PathBuf, source: io::Error },
+    #[error("cannot read packets of `{path}`: {source}\nhelp: check the path, and who may read it")]
+    ReadPackets { path: PathBuf, source: io::Error },
+    #[error(
+        "no chain of `{file}` is for interface `{iface}`, and none runs there\nhelp: interfaces here are: {known}"
+    )]
+    NothingToPlan { file: PathBuf, iface: String, known: String },
     #[error("object `{object}`: {source}")]
     Object { object: String, source: ObjectError },
     #[error(
@@ -169,7 +175,9 @@ impl Error {
                 ref other => other.exit_status(),
             },
             Self::ReadConfig { source, .. } if denied(source) => exit::PERMISSION,
-            Self::ReadObject { source, .. } if denied(source) => exit::PERMISSION,
+            Self::ReadObject { source, .. } | Self::ReadPackets { source, .. } if denied(source) => {
+                exit::PERMISSION
+            }
             Self::ReadRows { source, .. } | Self::WriteRows { source, .. } if denied(source) => {
                 exit::PERMISSION
             }
@@ -180,7 +188,9 @@ impl Error {
             Self::NoSuchChain { .. }
             | Self::NoChainForInterface { .. }
             | Self::NoBuiltin { .. }
+            | Self::NothingToPlan { .. }
             | Self::ReadObject { .. }
+            | Self::ReadPackets { .. }
             | Self::Object { .. }
             | Self::NoName { .. }
             | Self::BadName { .. }

@@ -93,6 +93,14 @@ impl Page {
         self.text.push('\n');
     }
 
+    /// A line in a colour of the terminal's, `32` for green.
+    pub(crate) fn coloured(&mut self, colour: &str, line: impl AsRef<str>) {
+        match self.styled {
+            true => self.line(format!("\x1b[{colour}m{}\x1b[0m", line.as_ref())),
+            false => self.line(line),
+        }
+    }
+
     /// A table. A heading that begins with `>` has its column flush right.
     pub(crate) fn table(&mut self, headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
         let mut table = Table::new();

@@ -181,7 +181,7 @@ fn a_chains_yaml_with_an_unknown_key() {
         .fails(
             3,
             "error: chains.yaml:3:10: unknown key `objct` in `modules.acl`\n 3 |   acl: { objct: \"builtin:acl\" }\n   \
-             |          ^^^^^\nhelp: did you mean `object`? keys here are object, program, maps, imports and programs\n",
+             |          ^^^^^\nhelp: did you mean `object`? keys here are object, program, maps, imports, programs, exports and migrate\n",
         );
 }
 

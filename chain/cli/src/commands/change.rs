@@ -58,9 +58,11 @@ pub(crate) fn attach(
     let (config, file) = config::read(common.file.as_deref())?;
     let mut chain = config::chain_for(&config, &file, iface, chain)?.clone();
     chain.mode = mode.unwrap_or(chain.mode);
-    let (state, objects) = assemble::chain_state(&config, &chain).map_err(|error| error.in_file(&file))?;
+    let (mut state, objects) =
+        assemble::chain_state(&config, &chain).map_err(|error| error.in_file(&file))?;
     // What is wrong with the objects is told to everybody, not only to those who may attach.
     assemble::compose(&state, &objects, None).map_err(|error| error.in_file(&file))?;
+    assemble::make_absolute(&mut state)?;
     let change = change(iface, dry_run, &mut |before| {
         let (mut state, mut objects) = (state.clone(), objects.clone());
         if foreign == Foreign::Adopt || before.is_some_and(|before| before.adopted.is_some()) {
@@ -167,7 +169,7 @@ pub(crate) fn detach(out: Output, iface: &str, dry_run: bool) -> Result<u8> {
 }
 
 pub(crate) fn add(common: &Common, out: Output, args: &Add) -> Result<u8> {
-    let object = absolute(&args.object)?;
+    let object = config::absolute(&args.object)?;
     let name = match &args.name {
         Some(name) if xdpchain_spec::is_name(name) => name.clone(),
         Some(name) => return Err(Error::BadName { name: name.clone() }),
@@ -251,7 +253,7 @@ pub(crate) fn replace(
     program: Option<&str>,
     dry_run: bool,
 ) -> Result<u8> {
-    let object = absolute(object)?;
+    let object = config::absolute(object)?;
     let bytes = config::object_bytes(&object)?;
     let in_object = |source| Error::Object { object: object.to_string(), source };
     let parsed = Object::parse(&bytes).map_err(in_object)?;
@@ -342,17 +344,6 @@ pub(crate) fn compose(
     refused: Option<&Refusal>,
 ) -> std::result::Result<Composed, BoxError> {
     assemble::compose(state, objects, refused).map_err(BoxError::from)
-}
-
-/// A chain outlives the folder that it was changed from.
-fn absolute(object: &ObjectRef) -> Result<ObjectRef> {
-    Ok(match object {
-        ObjectRef::Builtin(_) => object.clone(),
-        ObjectRef::File(path) => {
-            let failed = |source| Error::ReadObject { path: path.clone(), source };
-            ObjectRef::File(std::path::absolute(path).map_err(failed)?)
-        }
-    })
 }
 
 /// Tells people on stderr, and programs on stdout.

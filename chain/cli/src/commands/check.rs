@@ -8,9 +8,7 @@ use serde::Serialize;
 use xdpchain_compose::object::{Function, Object, Program, ProgramKind};
 use xdpchain_compose::{Image, Insn, fused, helper_name, libxdp, tail};
 use xdpchain_host::{ChainState, Objects, load, measure};
-use xdpchain_spec::{
-    ChainSpec, Config, Engine, ModuleSpec, ObjectRef, SlotSpec, VerdictSet,
-};
+use xdpchain_spec::{ChainSpec, Config, Engine, ModuleSpec, ObjectRef, SlotSpec, VerdictSet};
 
 use crate::args::Common;
 use crate::assemble;
