@@ -171,5 +171,13 @@ pub mod object {
         FRAGS = "frags.o";
         /// Tail calls programs of its own.
         JUMPS = "jumps.o";
+        /// Counts flows in maps of many types.
+        FLOWS_V1 = "flows_v1.o";
+        /// The same with another layout of their values.
+        FLOWS_V2 = "flows_v2.o";
+        /// The same with counters of 8 bits.
+        FLOWS_NARROW = "flows_narrow.o";
+        /// Reads the flows that the first of these counts, when its map `seen` is that.
+        FLOWS_READER = "flows_reader.o";
     }
 }

@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 pub use error::BtfError;
 pub use ext::{BtfExt, CoreRelo, ExtSection, FuncInfo, LineInfo};
-pub use layout::LayoutDiff;
-pub use maps::{BtfMapDef, MAPS_SECTION, kernel_takes_types};
+pub use layout::{LayoutDiff, LayoutLine};
+pub use maps::{BtfMapDef, MAPS_SECTION, kernel_takes_types, map_type_name};
 pub use sanitize::Features;
 pub use types::{
     Composite, EnumValue, Enumeration, Kind, Linkage, Member, Name, Param, SecVar, Type, TypeId, encoding,

@@ -57,7 +57,7 @@ pub enum ComposeError {
     },
     /// An import's definition is not the owner's.
     #[error(
-        "map `{importer}/{map}` cannot be `{owner}/{owner_map}`: {difference}\nhelp: build both modules against the same definition of the map"
+        "map `{importer}/{map}` cannot be `{owner}/{owner_map}`: {difference}\nhelp: build both modules against the same definition of the map; what differs is marked with `!`"
     )]
     Mismatch {
         /// The module that imports.
@@ -68,8 +68,35 @@ pub enum ComposeError {
         owner: String,
         /// The owner's name for it.
         owner_map: String,
-        /// What differs, expected and found.
+        /// What differs first, expected and found, and both definitions side by side.
         difference: String,
+    },
+    /// An import of a map that its owner keeps to itself.
+    #[error(
+        "map `{import}` cannot be `{owner}/{map}`: module `{owner}` does not export it; it exports {}\nhelp: add `{map}` to `exports:` of `{owner}` if its owner agrees; without the import the module has a map of its own",
+        exported(.exports)
+    )]
+    NotExported {
+        /// The importing module and its name for the map.
+        import: String,
+        /// The module that owns the map.
+        owner: String,
+        /// The owner's name for it.
+        map: String,
+        /// What the owner exports.
+        exports: Vec<String>,
+    },
+    /// An import of, or into, what is a program's inside.
+    #[error(
+        "map `{import}` cannot be imported: `{private}` is {what}\nhelp: remove the import; modules share maps that they define by name"
+    )]
+    Internal {
+        /// The importing module and its name for the map.
+        import: String,
+        /// The module and its map that is private.
+        private: String,
+        /// What that is.
+        what: &'static str,
     },
     /// A module does what cannot be inlined.
     #[error("module `{module}`, function `{function}`, instruction {insn}: {what}\nhelp: {help}")]
@@ -140,4 +167,9 @@ pub enum ComposeError {
         /// Instructions.
         distance: i64,
     },
+}
+
+fn exported(maps: &[String]) -> String {
+    let quoted: Vec<String> = maps.iter().map(|map| format!("`{map}`")).collect();
+    if quoted.is_empty() { "nothing".to_owned() } else { quoted.join(", ") }
 }

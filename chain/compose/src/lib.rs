@@ -7,6 +7,7 @@
 pub mod asm;
 pub mod btf;
 mod chain;
+pub mod contract;
 mod error;
 pub mod fused;
 mod helpers;

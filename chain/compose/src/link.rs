@@ -4,11 +4,12 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use xdpchain_abi::{CONTEXT_MAP, PacketContext};
+use xdpchain_abi::{CONTEXT_MAP, PacketContext, REASON_MAP};
 use xdpchain_spec::MapRef;
 
 use crate::btf::{Btf, TypeId, kernel_takes_types};
 use crate::chain::{ADOPTED_MAP, Chain, EXIT_COLUMNS, EXIT_MAP, EXIT_ROWS, EXIT_VALUE, Module};
+use crate::contract::{Side, side_by_side};
 use crate::object::Function;
 use crate::{ComposeError, Initial, MapDef, MapOwner, MapUse};
 
@@ -159,7 +160,8 @@ impl<'a> Linker<'a> {
     fn check_names(&self) -> Result<(), ComposeError> {
         for module in &self.modules {
             let named = module.spec.maps.keys().chain(module.spec.imports.keys());
-            for map in named.chain(module.spec.programs.keys()) {
+            let named = named.chain(module.spec.programs.keys()).chain(module.spec.migrate.keys());
+            for map in named.chain(module.spec.exports.iter().flatten()) {
                 if module.object.maps.iter().all(|m| m.name != *map) {
                     return Err(no_map(module, map));
                 }
@@ -252,9 +254,38 @@ impl<'a> Linker<'a> {
                 place: format!("import `{name}` of module `{}`", given.name),
                 module: to.clone(),
             })?;
+            self.check_export(given, &name, module, map)?;
             name.clone_from(map);
         }
         Err(ComposeError::ImportCycle { module: self.modules[first].name.to_owned(), map: name })
+    }
+
+    /// Whether `importer` may use map `map` of module `owner` as its own map `name`.
+    fn check_export(
+        &self,
+        importer: &Module<'_>,
+        name: &str,
+        owner: usize,
+        map: &str,
+    ) -> Result<(), ComposeError> {
+        let owner = &self.modules[owner];
+        let private = [(importer, name), (owner, map)].into_iter().find_map(|(module, map)| {
+            let def = module.object.maps.iter().find(|def| def.name == map)?;
+            Some((module.name, map, internal(def)?))
+        });
+        if let Some((module, map, what)) = private {
+            let (import, private) = (format!("{}/{name}", importer.name), format!("{module}/{map}"));
+            return Err(ComposeError::Internal { import, private, what });
+        }
+        match &owner.spec.exports {
+            Some(exports) if exports.iter().all(|export| export != map) => Err(ComposeError::NotExported {
+                import: format!("{}/{name}", importer.name),
+                owner: owner.name.to_owned(),
+                map: map.to_owned(),
+                exports: exports.clone(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The map as its owner's object and chains.yaml define it, with type ids of the image's BTF.
@@ -291,16 +322,10 @@ impl<'a> Linker<'a> {
         let mut def = self.definition(module, map);
         let wanted = context_definition();
         if let Some(difference) = difference(&wanted, &def) {
-            return Err(ComposeError::Mismatch {
-                importer: self.modules[module].name.to_owned(),
-                map: CONTEXT_MAP.to_owned(),
-                owner: "chain".to_owned(),
-                owner_map: CONTEXT_MAP.to_owned(),
-                difference,
-            });
+            return Err(self.mismatch((module, &def), ("chain", &wanted), difference, &[]));
         }
         if let Some(index) = self.context {
-            self.check_types(module, &def, "chain", &self.maps[index].def)?;
+            self.check_types((module, &def), ("chain", &self.maps[index].def))?;
             return Ok(index);
         }
         def.max_entries = 1;
@@ -311,50 +336,66 @@ impl<'a> Linker<'a> {
 
     fn check_import(&self, importer: (usize, usize), owner: (usize, usize)) -> Result<(), ComposeError> {
         let (wants, has) = (self.definition(importer.0, importer.1), self.definition(owner.0, owner.1));
+        let owner = self.modules[owner.0].name;
         // The owner decides how many entries there are.
         let same_size = MapDef { max_entries: has.max_entries, ..wants.clone() };
         if let Some(difference) = difference(&has, &same_size) {
-            return Err(ComposeError::Mismatch {
-                importer: self.modules[importer.0].name.to_owned(),
-                map: wants.name,
-                owner: self.modules[owner.0].name.to_owned(),
-                owner_map: has.name,
-                difference,
-            });
+            return Err(self.mismatch((importer.0, &wants), (owner, &has), difference, SIZE));
         }
-        self.check_types(importer.0, &wants, self.modules[owner.0].name, &has)
+        self.check_types((importer.0, &wants), (owner, &has))
     }
 
     /// Compares keys and values field by field, where both sides have types.
-    fn check_types(
-        &self,
-        importer: usize,
-        wants: &MapDef,
-        owner: &str,
-        has: &MapDef,
-    ) -> Result<(), ComposeError> {
+    fn check_types(&self, wants: (usize, &MapDef), has: (&str, &MapDef)) -> Result<(), ComposeError> {
         for (what, wanted, there) in
-            [("keys", wants.btf_key, has.btf_key), ("values", wants.btf_value, has.btf_value)]
+            [("keys", wants.1.btf_key, has.1.btf_key), ("values", wants.1.btf_value, has.1.btf_value)]
         {
             if wanted == 0 || there == 0 {
                 continue;
             }
             if let Err(diff) = self.btf.same_layout(there, &self.btf, wanted) {
-                return Err(ComposeError::Mismatch {
-                    importer: self.modules[importer].name.to_owned(),
-                    map: wants.name.clone(),
-                    owner: owner.to_owned(),
-                    owner_map: has.name.clone(),
-                    difference: format!(
-                        "their {what} differ: {diff}\n{owner} has:\n{}\n{} has:\n{}",
-                        self.btf.describe(there),
-                        self.modules[importer].name,
-                        self.btf.describe(wanted)
-                    ),
-                });
+                return Err(self.mismatch(wants, has, format!("their {what} differ: {diff}"), SIZE));
             }
         }
         Ok(())
+    }
+
+    /// The error for a map that one module wants and another has differently; both as they have it.
+    fn mismatch(
+        &self,
+        (importer, wants): (usize, &MapDef),
+        (owner, has): (&str, &MapDef),
+        difference: String,
+        except: &[&str],
+    ) -> ComposeError {
+        let importer = self.modules[importer].name;
+        let (has_name, wants_name) = (format!("{owner}/{}", has.name), format!("{importer}/{}", wants.name));
+        let layouts = side_by_side(
+            &Side { name: &has_name, def: has, btf: &self.btf },
+            &Side { name: &wants_name, def: wants, btf: &self.btf },
+            except,
+        );
+        ComposeError::Mismatch {
+            importer: importer.to_owned(),
+            map: wants.name.clone(),
+            owner: owner.to_owned(),
+            owner_map: has.name.clone(),
+            difference: format!("{difference}\n{layouts}"),
+        }
+    }
+}
+
+/// What an importer's definition may have different: the owner decides how many entries there are.
+const SIZE: &[&str] = &["max_entries"];
+
+/// What a map is when it is a program's inside, which no other module may reach.
+fn internal(def: &MapDef) -> Option<&'static str> {
+    match def.name.as_str() {
+        _ if def.initial.is_some() => Some("the constants and variables of one build of it"),
+        CONTEXT_MAP => Some("the packet context, which is the chain's and shared by itself"),
+        REASON_MAP => Some("the counters of its own reasons"),
+        ADOPTED_MAP | EXIT_MAP => Some("the chain's"),
+        _ => None,
     }
 }
 

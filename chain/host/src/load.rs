@@ -11,6 +11,7 @@ use aya_obj::generated::{
     bpf_map_type,
 };
 use xdpchain_compose::btf::TypeId;
+pub use xdpchain_compose::btf::map_type_name;
 use xdpchain_compose::{DebugInfo, Image, Initial, MapDef, MapUse, ProgramDebugInfo, ProgramImage, Target};
 
 use crate::cpus;
@@ -86,47 +87,6 @@ impl Shape {
             flags: def.flags,
         })
     }
-}
-
-/// A map type's name, as bpftool has it.
-pub fn map_type_name(map_type: u32) -> String {
-    const NAMES: [&str; 34] = [
-        "unspec",
-        "hash",
-        "array",
-        "prog_array",
-        "perf_event_array",
-        "percpu_hash",
-        "percpu_array",
-        "stack_trace",
-        "cgroup_array",
-        "lru_hash",
-        "lru_percpu_hash",
-        "lpm_trie",
-        "array_of_maps",
-        "hash_of_maps",
-        "devmap",
-        "sockmap",
-        "cpumap",
-        "xskmap",
-        "sockhash",
-        "cgroup_storage",
-        "reuseport_sockarray",
-        "percpu_cgroup_storage",
-        "queue",
-        "stack",
-        "sk_storage",
-        "devmap_hash",
-        "struct_ops",
-        "ringbuf",
-        "inode_storage",
-        "task_storage",
-        "bloom_filter",
-        "user_ringbuf",
-        "cgrp_storage",
-        "arena",
-    ];
-    NAMES.get(map_type as usize).map_or_else(|| format!("type {map_type}"), |name| (*name).to_owned())
 }
 
 /// A map of a loaded image.

@@ -13,6 +13,43 @@ use super::{Btf, MAX_DEPTH, TypeId};
 /// comes near; a small hostile BTF can describe 2^64 nested fields.
 const FIELDS_LIMIT: usize = 4096;
 
+/// A line of a layout in C's manner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayoutLine {
+    /// How deep it is nested.
+    pub depth: usize,
+    /// The declaration, or the bracket that opens or closes one.
+    pub text: String,
+    /// The name that it declares, with a bracket in front where it opens or closes a struct or union.
+    pub name: String,
+    /// Octets from the start of the type; none where a struct or union opens.
+    pub offset: Option<u64>,
+    /// Octets; none for what has no size, and for a bitfield.
+    pub size: Option<u32>,
+    /// Of a bitfield: its first bit within the octet at `offset`, and how many there are.
+    pub bits: Option<(u64, u8)>,
+    /// What kind of scalar it is, names of types aside; what makes two lines the same to user space.
+    pub kind: String,
+}
+
+impl LayoutLine {
+    /// Whether user space could read the one as the other, were it alone.
+    pub fn same(&self, other: &Self) -> bool {
+        (&self.name, self.offset, self.size, self.bits, &self.kind)
+            == (&other.name, other.offset, other.size, other.bits, &other.kind)
+    }
+
+    /// What [`Btf::describe`] says beside it.
+    fn note(&self) -> Option<String> {
+        let offset = self.offset?;
+        Some(match (self.bits, self.size) {
+            (Some((bit, bits)), _) => format!("offset {offset}, bit {bit}, {bits} bits"),
+            (None, Some(size)) => format!("offset {offset}, size {size}"),
+            (None, None) => format!("offset {offset}, no size"),
+        })
+    }
+}
+
 /// The first place where two layouts differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayoutDiff {
@@ -79,10 +116,26 @@ impl Btf {
     /// The layout in C's manner, one field a line, each with its offset and size in octets; nested structs are
     /// unfolded. Ends without a newline.
     pub fn describe(&self, id: TypeId) -> String {
-        let mut printer = Printer { btf: self, out: String::new(), lines: 0 };
+        let mut out = String::new();
+        for line in self.layout(id) {
+            let indent = 4 * line.depth;
+            let _ = match line.note() {
+                None => writeln!(out, "{:indent$}{}", "", line.text),
+                Some(note) => {
+                    let width = 40usize.saturating_sub(indent);
+                    writeln!(out, "{:indent$}{:width$} // {note}", "", line.text)
+                }
+            };
+        }
+        out.truncate(out.trim_end().len());
+        out
+    }
+
+    /// The lines of [`Btf::describe`].
+    pub fn layout(&self, id: TypeId) -> Vec<LayoutLine> {
+        let mut printer = Printer { btf: self, lines: Vec::new() };
         printer.ty(id, "", 0, 0, 0);
-        printer.out.truncate(printer.out.trim_end().len());
-        printer.out
+        printer.lines
     }
 
     /// Compares the layouts of type `a` here and type `b` in `other`.
@@ -110,26 +163,22 @@ fn composite(btf: &Btf, id: TypeId) -> Option<&Composite> {
 
 struct Printer<'a> {
     btf: &'a Btf,
-    out: String,
-    lines: usize,
+    lines: Vec<LayoutLine>,
 }
 
 impl Printer<'_> {
-    fn line(&mut self, depth: usize, text: &str, note: &str) {
-        let indent = 4 * depth;
-        let _ = if note.is_empty() {
-            writeln!(self.out, "{:indent$}{text}", "")
-        } else {
-            let width = 40usize.saturating_sub(indent);
-            writeln!(self.out, "{:indent$}{text:width$} // {note}", "")
-        };
-        self.lines += 1;
+    fn bracket(&mut self, depth: usize, text: String, name: String) -> &mut LayoutLine {
+        let line =
+            LayoutLine { depth, text, name, offset: None, size: None, bits: None, kind: String::new() };
+        self.lines.push(line);
+        let last = self.lines.len() - 1;
+        &mut self.lines[last]
     }
 
     fn ty(&mut self, id: TypeId, name: &str, bits: u64, bit_size: u8, depth: usize) {
-        if self.lines >= FIELDS_LIMIT || depth > MAX_DEPTH {
-            if self.lines <= FIELDS_LIMIT {
-                self.line(depth, "…", "");
+        if self.lines.len() >= FIELDS_LIMIT || depth > MAX_DEPTH {
+            if self.lines.len() <= FIELDS_LIMIT {
+                self.bracket(depth, "…".to_owned(), String::new());
             }
             return;
         }
@@ -140,25 +189,31 @@ impl Printer<'_> {
             let _ = write!(dimensions, "[{count}]");
             element = *next;
         }
-        let size = self.btf.size_of(id).map_or("no size".to_owned(), |size| format!("size {size}"));
-        let offset = bits / 8;
+        let size = self.btf.size_of(id);
         let declared = if dimensions.is_empty() { id } else { element };
         let type_name = self.btf.type_name(declared);
         if let Some(c) = composite(self.btf, element) {
-            self.line(depth, &format!("{type_name} {{"), "");
+            self.bracket(depth, format!("{type_name} {{"), format!("{{{name}"));
             for member in &c.members {
                 let at = bits + u64::from(member.bit_offset);
                 self.ty(member.ty, &member.name, at, member.bit_size, depth + 1);
             }
             let space = if name.is_empty() && dimensions.is_empty() { "" } else { " " };
-            self.line(depth, &format!("}}{space}{name}{dimensions};"), &format!("offset {offset}, {size}"));
+            let line =
+                self.bracket(depth, format!("}}{space}{name}{dimensions};"), format!("}}{name}{dimensions}"));
+            (line.offset, line.size) = (Some(bits / 8), size);
         } else {
             let space = if name.is_empty() { "" } else { " " };
-            let (field, note) = match bit_size {
-                0 => (String::new(), format!("offset {offset}, {size}")),
-                n => (format!(" : {n}"), format!("offset {offset}, bit {}, {n} bits", bits % 8)),
-            };
-            self.line(depth, &format!("{type_name}{space}{name}{dimensions}{field};"), &note);
+            let kind = self.btf.resolved(element).and_then(scalar).map(|kind| format!("{kind:?}"));
+            let field = if bit_size == 0 { String::new() } else { format!(" : {bit_size}") };
+            let text = format!("{type_name}{space}{name}{dimensions}{field};");
+            let line = self.bracket(depth, text, name.to_owned());
+            line.kind = kind.unwrap_or_default() + &dimensions;
+            line.offset = Some(bits / 8);
+            match bit_size {
+                0 => line.size = size,
+                n => line.bits = Some((bits % 8, n)),
+            }
         }
     }
 }
@@ -246,7 +301,7 @@ fn place(m: &Member) -> String {
 }
 
 /// What is compared of a type that is no struct, union or array.
-#[derive(PartialEq)]
+#[derive(Debug, PartialEq)]
 enum Scalar {
     Integer { signed: bool, offset: u8, bits: u8 },
     Enumeration,

@@ -49,6 +49,47 @@ pub fn kernel_takes_types(map_type: u32) -> bool {
     !matches!(map_type, 3 | 4 | 7 | 8 | 12..=18 | 20 | 22 | 23 | 25 | 27 | 30 | 31 | 33)
 }
 
+/// A map type's name, as bpftool has it.
+pub fn map_type_name(map_type: u32) -> String {
+    const NAMES: [&str; 34] = [
+        "unspec",
+        "hash",
+        "array",
+        "prog_array",
+        "perf_event_array",
+        "percpu_hash",
+        "percpu_array",
+        "stack_trace",
+        "cgroup_array",
+        "lru_hash",
+        "lru_percpu_hash",
+        "lpm_trie",
+        "array_of_maps",
+        "hash_of_maps",
+        "devmap",
+        "sockmap",
+        "cpumap",
+        "xskmap",
+        "sockhash",
+        "cgroup_storage",
+        "reuseport_sockarray",
+        "percpu_cgroup_storage",
+        "queue",
+        "stack",
+        "sk_storage",
+        "devmap_hash",
+        "struct_ops",
+        "ringbuf",
+        "inode_storage",
+        "task_storage",
+        "bloom_filter",
+        "user_ringbuf",
+        "cgrp_storage",
+        "arena",
+    ];
+    NAMES.get(map_type as usize).map_or_else(|| format!("type {map_type}"), |name| (*name).to_owned())
+}
+
 impl Btf {
     /// Every map that section `.maps` defines, in the order of the section.
     ///
