@@ -106,6 +106,16 @@ pub enum StateError {
         /// What to do.
         help: &'static str,
     },
+    /// No value of a field can be carried over to another layout.
+    #[error("{}{problem}\nhelp: {help}", at(.path))]
+    Migrate {
+        /// The field, as a dotted path; empty for a type that is no struct.
+        path: String,
+        /// Why not.
+        problem: String,
+        /// What to do.
+        help: &'static str,
+    },
     /// The file cannot be read.
     #[error("cannot read: {problem}\nhelp: check that the file is there and is UTF-8 text")]
     Read {

@@ -76,12 +76,22 @@ impl Number {
         ((raw << unused) as i128) >> unused
     }
 
+    /// The value of bits `raw`; unsigned ones beyond `i128` wrap around.
+    pub(crate) fn number_of(&self, raw: u128) -> i128 {
+        if self.signed { self.signed(raw) } else { raw as i128 }
+    }
+
+    /// The bits of `value`, when it is in range.
+    pub(crate) fn holds(&self, value: i128) -> Option<u128> {
+        self.fit(value < 0, value.unsigned_abs())
+    }
+
     fn value(&self, octets: &[u8]) -> Value {
         let raw = self.raw(octets);
         match &self.meaning {
             Meaning::Bool if raw <= 1 => return Value::Bool(raw == 1),
             Meaning::Enum(names) => {
-                let number = if self.signed { self.signed(raw) } else { raw as i128 };
+                let number = self.number_of(raw);
                 if let Some((name, _)) = names.iter().find(|(_, value)| *value == number) {
                     return Value::Name(name.clone());
                 }

@@ -15,6 +15,11 @@ const ARRAYS: [u32; 11] = [2, 3, 4, 6, 8, 12, 14, 15, 16, 17, 20];
 /// `enum bpf_map_type` of maps with a value for each CPU.
 const PER_CPU: [u32; 4] = [5, 6, 10, 21];
 
+/// Whether a map of this type (`enum bpf_map_type`) has a value for each CPU.
+pub(crate) fn is_per_cpu(map_type: u32) -> bool {
+    PER_CPU.contains(&map_type)
+}
+
 /// What the keys and values of one map mean.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MapCodec {
@@ -75,7 +80,7 @@ impl MapCodec {
         Ok(Self {
             key: if key_is_index { Codec::index() } else { half("key", key)? },
             value: half("value", value)?,
-            per_cpu: PER_CPU.contains(&map_type),
+            per_cpu: is_per_cpu(map_type),
         })
     }
 
