@@ -13,6 +13,7 @@ mod import;
 mod leaf;
 mod map;
 mod migrate;
+mod scalar;
 mod shape;
 mod value;
 

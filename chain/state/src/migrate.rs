@@ -9,7 +9,8 @@ use std::fmt;
 use xdpchain_compose::btf::{Btf, Name, TypeId};
 
 use crate::StateError;
-use crate::leaf::{Leaf, Meaning, Number};
+use crate::leaf::Leaf;
+use crate::scalar::{carry, fits, type_name};
 use crate::shape::{self, Field, Node, Role, Shape};
 
 /// How values of one layout become values of another.
@@ -201,7 +202,7 @@ fn run(steps: &[Step], old: &[u8], new: &mut [u8]) -> Result<(), Box<Misfit>> {
             }
             Step::Leaf { from: (at, len, from), to: (to_at, to_len, to), path } => {
                 let (old, new) = (&old[*at..at + len], &mut new[*to_at..to_at + to_len]);
-                if leaf(from, old, to, new).is_none() {
+                if carry(from, old, to, new).is_none() {
                     let (value, to) = (from.value(old).to_string(), type_name(to, *to_len));
                     return Err(Box::new(Misfit { path: path.clone(), value, to }));
                 }
@@ -215,70 +216,6 @@ fn run(steps: &[Step], old: &[u8], new: &mut [u8]) -> Result<(), Box<Misfit>> {
         }
     }
     Ok(())
-}
-
-/// Carries one scalar over; none when the new type cannot hold it.
-fn leaf(from: &Leaf, old: &[u8], to: &Leaf, new: &mut [u8]) -> Option<()> {
-    match (from, to) {
-        (Leaf::Number(from), Leaf::Number(to)) => {
-            let raw = to.from_other(from, from.raw(old))?;
-            to.set_raw(raw, new);
-            Some(())
-        }
-        (Leaf::Float, Leaf::Float) if old.len() == 4 => {
-            let number = f32::from_le_bytes(old.try_into().ok()?);
-            new.copy_from_slice(&f64::from(number).to_le_bytes());
-            Some(())
-        }
-        (Leaf::Float, Leaf::Float) => {
-            let number = f64::from_le_bytes(old.try_into().ok()?);
-            let narrow = number as f32;
-            new.copy_from_slice(&narrow.to_le_bytes());
-            (f64::from(narrow).to_bits() == number.to_bits()).then_some(())
-        }
-        (Leaf::Ipv4, Leaf::Ipv6) => {
-            new[10..12].fill(0xff);
-            new[12..].copy_from_slice(old);
-            Some(())
-        }
-        (Leaf::Ipv6, Leaf::Ipv4) => {
-            let mapped = old[..10].iter().all(|octet| *octet == 0) && old[10..12] == [0xff; 2];
-            new.copy_from_slice(&old[12..]);
-            mapped.then_some(())
-        }
-        _ => {
-            // Octets without a meaning, and texts: the end may be cut off where it is zeros.
-            let len = old.len().min(new.len());
-            new[..len].copy_from_slice(&old[..len]);
-            old[len..].iter().all(|octet| *octet == 0).then_some(())
-        }
-    }
-}
-
-impl Number {
-    /// The bits of another number's value `raw`; none when this one cannot hold it. Enumerators go by their names.
-    fn from_other(&self, other: &Self, raw: u128) -> Option<u128> {
-        if let (Meaning::Enum(old), Meaning::Enum(new)) = (&other.meaning, &self.meaning) {
-            let value = other.number_of(raw);
-            return match old.iter().find(|(_, v)| *v == value) {
-                Some((name, _)) => {
-                    let (_, value) = new.iter().find(|(n, _)| n == name)?;
-                    self.holds(*value)
-                }
-                None if new.iter().any(|(_, v)| *v == value) => None,
-                None => self.holds(value),
-            };
-        }
-        if !other.signed && raw > i128::MAX as u128 {
-            // Only where both have 128 bits.
-            return (!self.signed && self.bits == 128).then_some(raw);
-        }
-        let value = other.number_of(raw);
-        match self.meaning {
-            Meaning::Bool if !(0..=1).contains(&value) && !matches!(other.meaning, Meaning::Bool) => None,
-            _ => self.holds(value),
-        }
-    }
 }
 
 /// Whether a dotted path leads to a field, also of the elements of an array.
@@ -536,61 +473,6 @@ impl Walk {
 /// Whether the node leaves some bits of its octets to others.
 fn is_partial(node: &Node) -> bool {
     matches!(&node.shape, Shape::Leaf(Leaf::Number(n)) if n.shift != 0 || usize::from(n.bits) != node.size * 8)
-}
-
-/// Whether every value of the old scalar is one of the new; none when no value is.
-fn fits(old: &Leaf, old_size: usize, new: &Leaf, new_size: usize) -> Option<bool> {
-    use Leaf::{Bytes, Float, Ipv4, Ipv6, Mac, Text};
-    let octets = |leaf: &Leaf, size| match leaf {
-        Bytes | Text | Mac | Ipv6 | Ipv4 => true,
-        // How C writes an IPv4 address.
-        Leaf::Number(n) => n.big && n.bits == 32 && size == 4,
-        Float => false,
-    };
-    match (old, new) {
-        (Leaf::Number(a), Leaf::Number(b)) => Some(b.holds_all_of(a)),
-        (Float, Float) => Some(old_size <= new_size),
-        (Ipv4, Ipv6) => Some(true),
-        (Ipv6, Ipv4) => Some(false),
-        (Text, Text) | (Bytes, Bytes) | (Text, Bytes) | (Bytes, Text) => Some(old_size <= new_size),
-        _ if octets(old, old_size) && octets(new, new_size) && old_size == new_size => Some(true),
-        _ => None,
-    }
-}
-
-impl Number {
-    fn holds_all_of(&self, other: &Self) -> bool {
-        match (&other.meaning, &self.meaning) {
-            (Meaning::Enum(old), Meaning::Enum(new)) => {
-                self.bits >= other.bits && old.iter().all(|(name, _)| new.iter().any(|(n, _)| n == name))
-            }
-            (_, Meaning::Bool) => matches!(other.meaning, Meaning::Bool),
-            (Meaning::Bool, _) => self.bits > 1 || !self.signed,
-            _ => match (other.signed, self.signed) {
-                (true, false) => false,
-                (false, true) => self.bits > other.bits,
-                _ => self.bits >= other.bits,
-            },
-        }
-    }
-}
-
-/// A scalar's type in words.
-fn type_name(leaf: &Leaf, size: usize) -> String {
-    match leaf {
-        Leaf::Number(n) => match (&n.meaning, n.big) {
-            (Meaning::Bool, _) => "bool".to_owned(),
-            (Meaning::Enum(_), _) => format!("an enumeration of {} bits", n.bits),
-            (Meaning::Plain, true) => format!("be{}", n.bits),
-            (Meaning::Plain, false) => format!("{}{}", if n.signed { "i" } else { "u" }, n.bits),
-        },
-        Leaf::Ipv4 => "an IPv4 address".to_owned(),
-        Leaf::Ipv6 => "an IPv6 address".to_owned(),
-        Leaf::Mac => "a link-layer address".to_owned(),
-        Leaf::Float => format!("f{}", size * 8),
-        Leaf::Text => format!("a text of {size}"),
-        Leaf::Bytes => format!("{size} octets"),
-    }
 }
 
 fn node_name(node: &Node) -> String {
