@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use xdpchain_spec::{MapRef, ObjectRef, Position, Verdict};
+use xdpchain_spec::{MapRef, ObjectRef, Position, Timespan, Verdict};
 
 /// Several packet programs on one NIC, in the order that chains.yaml declares.
 #[derive(Debug, Parser)]
@@ -95,6 +95,53 @@ pub(crate) enum Command {
         /// The interfaces [default: those of chains.yaml, and those that run a chain]
         #[arg(value_name = "IFACE")]
         ifaces: Vec<String>,
+    },
+    /// Let every interface run what chains.yaml says: all of them, or none
+    ///
+    /// Does what `plan` shows: everything is prepared before the first interface is changed, each by one step, and when one
+    /// fails, those before it go back. Fails when another command has changed a chain since the plan was made. With `watch` in
+    /// chains.yaml the counters are watched for that time, and the change goes back when they break its limits.
+    Apply {
+        /// The interfaces [default: those of chains.yaml, and those that run a chain]
+        #[arg(value_name = "IFACE")]
+        ifaces: Vec<String>,
+        /// Go back after this time, as 30s or 5m, unless `xdpchain confirm` keeps the change
+        ///
+        /// Also when the terminal hangs up or this command is killed.
+        #[arg(long, value_name = "TIME")]
+        confirm: Option<Timespan>,
+        /// Do not wait until `watch` is over
+        #[arg(long)]
+        no_wait: bool,
+        #[command(flatten)]
+        foreign: ForeignArgs,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+    /// Keep a change that is on trial
+    Confirm,
+    /// Go back to an earlier generation, or take a change back that is on trial
+    ///
+    /// The earlier chain becomes a new generation, so that the history stays a line. Maps keep their entries.
+    Rollback {
+        /// The interface [default: those of the change that is on trial]
+        iface: Option<String>,
+        /// The generation, as `history` lists them [default: the one before]
+        #[arg(requires = "iface")]
+        generation: Option<u64>,
+        #[command(flatten)]
+        dry_run: DryRun,
+    },
+    /// List the generations that are kept of an interface
+    History {
+        /// The interface
+        iface: String,
+    },
+    /// Watch a change on trial; `apply` starts it
+    #[command(hide = true)]
+    WatchTrial {
+        /// The trial's number
+        id: u64,
     },
     /// Take the chain off an interface, and remove its pins and files
     ///

@@ -1,13 +1,17 @@
 //! The commands, one in each file.
 
+mod apply;
 mod change;
 mod check;
 mod components;
 mod doctor;
 mod features;
+mod history;
 mod map;
+mod outcome;
 mod plan;
 mod status;
+mod trial;
 
 use xdpchain_host::Netns;
 
@@ -29,6 +33,16 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
             change::attach(&common, out, &iface, chain.as_deref(), how)
         }
         Command::Plan { ifaces } => plan::run(&common, out, &ifaces),
+        Command::Apply { ifaces, confirm, no_wait, foreign, dry_run } => {
+            let how = apply::How { confirm, no_wait, foreign: foreign.into(), dry_run: dry_run.set };
+            apply::run(&common, out, &ifaces, how)
+        }
+        Command::Confirm => trial::confirm(out),
+        Command::Rollback { iface, generation, dry_run } => {
+            history::rollback(out, iface.as_deref(), generation, dry_run.set)
+        }
+        Command::History { iface } => history::history(out, &iface),
+        Command::WatchTrial { id } => trial::watch(id),
         Command::Detach { iface, dry_run } => change::detach(out, &iface, dry_run.set),
         Command::Add(add) => change::add(&common, out, &add),
         Command::Remove { iface, slot, dry_run } => change::remove(out, &iface, &slot, dry_run.set),

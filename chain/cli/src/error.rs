@@ -83,6 +83,28 @@ pub(crate) enum Error {
          help: use up to 63 letters, digits, `-` and `_`, with a letter or digit first"
     )]
     BadName { name: String },
+    #[error(
+        "nothing is on trial\nhelp: `xdpchain history IFACE` shows what ran; `xdpchain rollback IFACE` goes back"
+    )]
+    NothingOnTrial,
+    #[error(
+        "what is on trial is taken back at once\nhelp: without `--dry-run`; or name an interface to try going back"
+    )]
+    TrialIsNoDryRun,
+    #[error("`{iface}` has no generation {generation} any more\nhelp: those that are kept are: {known}")]
+    NoGeneration { iface: String, generation: u64, known: String },
+    #[error(
+        "no generation before the one that runs on `{iface}` is kept\nhelp: `xdpchain detach {iface}` takes the chain off"
+    )]
+    NothingBefore { iface: String },
+    #[error(
+        "cannot start the process that watches the change: {source}\nhelp: nothing was changed; apply without `--confirm` and `watch`"
+    )]
+    Watcher { source: io::Error },
+    #[error(
+        "the change went back: {why}\nhelp: `xdpchain history IFACE` shows it; what ran before runs again"
+    )]
+    WentBack { why: String },
     #[error(transparent)]
     Edit(#[from] EditError),
     #[error(transparent)]
@@ -183,6 +205,7 @@ impl Error {
             }
             Self::Object { source, .. } if source.is_of_kernel() => exit::KERNEL,
             Self::ReadRows { .. } => exit::USAGE,
+            Self::WentBack { .. } | Self::Watcher { .. } => exit::FAILED,
             Self::MapFull { .. } | Self::MapTypes { .. } | Self::WriteRows { .. } => exit::FAILED,
             Self::ReadConfig { .. } => exit::CONFIG,
             Self::NoSuchChain { .. }
@@ -202,7 +225,11 @@ impl Error {
             | Self::NoSum { .. }
             | Self::Edit(_)
             | Self::Compose(_) => exit::USAGE,
-            Self::NoEntry { .. }
+            Self::TrialIsNoDryRun => exit::USAGE,
+            Self::NothingOnTrial
+            | Self::NothingBefore { .. }
+            | Self::NoGeneration { .. }
+            | Self::NoEntry { .. }
             | Self::NoModule { .. }
             | Self::ObjectGone { .. }
             | Self::Output(_)

@@ -3,39 +3,18 @@
 use serde::Serialize;
 use xdpchain_compose::object::Object;
 use xdpchain_host::{
-    self as host, Adopted, BoxError, ChainState, Change, Composed, Desired, Foreign, Host, Interface,
-    Manifest, ModuleState, Objects, Recovered, Refusal, Terms,
+    self as host, BoxError, ChainState, Change, Composed, Desired, Foreign, Host, Interface, Manifest,
+    ModuleState, Objects, Recovered, Refusal, Terms,
 };
 use xdpchain_spec::{MapRef, Mode, ModuleSpec, ObjectRef, Place, Position, SlotSpec};
 
+use super::{outcome, trial};
 use crate::args::{Add, Common};
 use crate::assemble;
 use crate::config;
 use crate::error::{Error, Result, exit};
 use crate::forwarding;
-use crate::output::{Output, grouped};
-
-/// What a change did, or would do.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Changed<'a> {
-    interface: &'a str,
-    chain: &'a str,
-    generation: u64,
-    /// The generation before; none when there was none.
-    before: Option<u64>,
-    engine: &'static str,
-    engine_reason: Option<&'a str>,
-    mode: &'static str,
-    mode_reason: Option<&'a str>,
-    program_id: u32,
-    program: &'a str,
-    /// Programs that the chain is made of.
-    programs: usize,
-    slots: Vec<&'a str>,
-    verified_instructions: u32,
-    dry_run: bool,
-}
+use crate::output::Output;
 
 /// How a chain is attached.
 #[derive(Clone, Copy)]
@@ -80,7 +59,7 @@ pub(crate) fn attach(
     }
     let change = change.map_err(|error| error.in_file(&file))?;
     let done = if change.before.is_some() { "updated" } else { "attached" };
-    let printed = print(out, &change, done)?;
+    let printed = outcome::print(out, &change, done)?;
     warn_of_forwarding(iface, &state, &objects);
     Ok(printed)
 }
@@ -122,48 +101,13 @@ fn warn_of_forwarding(iface: &str, state: &ChainState, objects: &Objects) {
 }
 
 pub(crate) fn detach(out: Output, iface: &str, dry_run: bool) -> Result<u8> {
-    let host = Host::open()?;
+    let host = trial::settle(Host::open()?)?;
     let done = match dry_run {
         true => host::Detached { manifest: Some(host.manifest(iface)?), not_restored: None },
         false => host.detach(iface)?,
     };
-    let manifest = done.manifest;
-    let adopted = manifest.as_ref().and_then(|manifest| manifest.adopted.as_ref());
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Detached<'a> {
-        interface: &'a str,
-        chain: Option<&'a str>,
-        generation: Option<u64>,
-        /// The program that had been adopted.
-        adopted: Option<u32>,
-        /// Why that is not back on the interface.
-        not_restored: Option<&'a str>,
-        dry_run: bool,
-    }
-    let detached = Detached {
-        interface: iface,
-        chain: manifest.as_ref().map(|manifest| manifest.state.chain.name.as_str()),
-        generation: manifest.as_ref().map(|manifest| manifest.generation),
-        adopted: adopted.map(|adopted| adopted.id),
-        not_restored: done.not_restored.as_deref(),
-        dry_run,
-    };
-    let done = if dry_run { "would detach" } else { "detached" };
-    eprintln!("{done} chain `{}` from {iface}", detached.chain.unwrap_or("?"));
-    if let Some(adopted) = adopted {
-        let Adopted { id, name, .. } = adopted;
-        match (detached.not_restored, adopted.link) {
-            (Some(reason), _) => {
-                eprintln!("warning: program {id} (`{name}`) is not back on {iface}: {reason}")
-            }
-            (None, Some(link)) => eprintln!(
-                "program {id} (`{name}`) runs on {iface} again, by its link {link}; when nothing holds that any more, it \
-                 goes with it"
-            ),
-            (None, None) => eprintln!("program {id} (`{name}`) runs on {iface} again"),
-        }
-    }
+    let detached = outcome::Detached::of(iface, &done, dry_run);
+    detached.tell();
     out.print("Detached", &detached, |_| ())?;
     Ok(exit::DONE)
 }
@@ -209,7 +153,7 @@ pub(crate) fn add(common: &Common, out: Output, args: &Add) -> Result<u8> {
         state.modules.insert(name.clone(), ModuleState { spec: spec.clone(), object: id });
         Ok(())
     })?;
-    print(out, &change, &format!("added slot `{name}` to"))
+    outcome::print(out, &change, &format!("added slot `{name}` to"))
 }
 
 /// What the file given with `-f` says of the module, when it says anything.
@@ -242,7 +186,7 @@ pub(crate) fn remove(out: Output, iface: &str, slot: &str, dry_run: bool) -> Res
         assemble::drop_unneeded(state);
         Ok(())
     })?;
-    print(out, &change, &format!("removed slot `{slot}` from"))
+    outcome::print(out, &change, &format!("removed slot `{slot}` from"))
 }
 
 pub(crate) fn replace(
@@ -275,11 +219,11 @@ pub(crate) fn replace(
         module.object = id;
         Ok(())
     })?;
-    print(out, &change, &format!("replaced slot `{slot}` of"))
+    outcome::print(out, &change, &format!("replaced slot `{slot}` of"))
 }
 
 pub(crate) fn recover(out: Output) -> Result<u8> {
-    let found = Host::open()?.recover()?;
+    let found = trial::settle(Host::open()?)?.recover()?;
     #[derive(Serialize)]
     struct Entry {
         interface: String,
@@ -334,7 +278,11 @@ fn change(
     desired: &mut dyn FnMut(Option<&Manifest>) -> Result<Desired>,
 ) -> Result<Change> {
     let terms = Terms { compose: &compose, gate: None, trial: None, dry_run };
-    Ok(Host::open()?.change(iface, &mut |before| desired(before).map_err(BoxError::from), &terms)?)
+    Ok(trial::settle(Host::open()?)?.change(
+        iface,
+        &mut |before| desired(before).map_err(BoxError::from),
+        &terms,
+    )?)
 }
 
 /// Makes images as chains ask for.
@@ -344,47 +292,4 @@ pub(crate) fn compose(
     refused: Option<&Refusal>,
 ) -> std::result::Result<Composed, BoxError> {
     assemble::compose(state, objects, refused).map_err(BoxError::from)
-}
-
-/// Tells people on stderr, and programs on stdout.
-fn print(out: Output, change: &Change, done: &str) -> Result<u8> {
-    let after = &change.after;
-    // Only attaching tells what the driver takes.
-    let untried = change.dry_run && change.before.is_none();
-    let changed = Changed {
-        interface: &after.ifname,
-        chain: &after.state.chain.name,
-        generation: after.generation,
-        before: change.before.as_ref().map(|before| before.generation),
-        engine: after.engine.name(),
-        engine_reason: after.engine_reason.as_deref(),
-        mode: if untried { after.state.chain.mode.name() } else { after.mode.name() },
-        mode_reason: after.mode_reason.as_deref(),
-        program_id: after.program.id,
-        program: &after.program.name,
-        programs: 1 + after.others.len(),
-        slots: after.state.chain.slots.iter().map(|slot| slot.name.as_str()).collect(),
-        verified_instructions: change.verified_insns,
-        dry_run: change.dry_run,
-    };
-    eprintln!(
-        "{}{done} chain `{}` on {}: generation {}, {}, {}, {} instructions verified",
-        if change.dry_run { "dry run: " } else { "" },
-        changed.chain,
-        changed.interface,
-        changed.generation,
-        changed.engine,
-        changed.mode,
-        grouped(changed.verified_instructions.into()),
-    );
-    if change.before.is_none()
-        && let Some(reason) = changed.mode_reason
-    {
-        eprintln!("note: not in native mode: {reason}");
-    }
-    if let Some(reason) = changed.engine_reason {
-        eprintln!("note: engine {}: {reason}", changed.engine);
-    }
-    out.print("Change", &changed, |_| ())?;
-    Ok(exit::DONE)
 }
