@@ -1,4 +1,4 @@
-//! Edits of a chain: what `add` and `remove` do to its list of slots.
+//! Edits of a chain: what `add`, `remove` and `move` do to its list of slots.
 //!
 //! An edit that fails leaves the chain as it was; a chain that was valid stays valid.
 
@@ -77,6 +77,14 @@ pub enum EditError {
         /// The slot that ends the chain for every packet.
         blocker: String,
     },
+    /// A slot cannot be before or after itself.
+    #[error(
+        "slot `{slot}` cannot be put beside itself\nhelp: name another slot, or use `--first` or `--last`"
+    )]
+    BesideItself {
+        /// The slot.
+        slot: String,
+    },
     /// Nothing would be left that runs in order.
     #[error(
         "slot `{slot}` is the last one in order of chain `{chain}`\nhelp: use `xdpchain detach` to take the chain \
@@ -100,31 +108,30 @@ impl ChainSpec {
             let (chain, other) = (self.name.clone(), other.name.clone());
             return Err(EditError::ModuleTwice { chain, module: slot.module, slot: other });
         }
-        let index = match position {
-            Position::First => 0,
-            Position::Last if slot.at == Place::Exit => self.slots.len(),
-            Position::Last => self.slots.iter().rposition(|s| s.at == Place::Order).map_or(0, |i| i + 1),
-            Position::Before(name) => self.index(name)?,
-            Position::After(name) => {
-                let index = self.index(name)?;
-                if slot.at == Place::Order && self.slots[index].at == Place::Exit {
-                    return Err(EditError::AfterExit { slot: slot.name, exit: name.clone() });
-                }
-                index + 1
-            }
-        };
-        let mut slots = self.slots.clone();
-        slots.insert(index, slot);
-        if let Some((blocker, slot)) = unreachable_slot(&slots) {
-            return Err(EditError::Unreachable { slot: slot.name.clone(), blocker: blocker.name.clone() });
-        }
-        self.slots = slots;
+        self.slots = placed(&self.name, &self.slots, slot, position)?;
         Ok(())
+    }
+
+    /// Puts the slot of that name at `position` among the others. A slot at exit given `Last` goes after every other
+    /// slot. Whether it stands at another place than before.
+    pub fn reposition(&mut self, name: &str, position: &Position) -> Result<bool, EditError> {
+        let from = index_of(&self.name, &self.slots, name)?;
+        if let Position::Before(other) | Position::After(other) = position
+            && other == name
+        {
+            return Err(EditError::BesideItself { slot: name.to_owned() });
+        }
+        let mut others = self.slots.clone();
+        let slot = others.remove(from);
+        let slots = placed(&self.name, &others, slot, position)?;
+        let moved = slots != self.slots;
+        self.slots = slots;
+        Ok(moved)
     }
 
     /// Takes the slot of that name out and returns it.
     pub fn remove(&mut self, name: &str) -> Result<SlotSpec, EditError> {
-        let index = self.index(name)?;
+        let index = index_of(&self.name, &self.slots, name)?;
         if self.slots[index].at == Place::Order && self.in_order().count() == 1 {
             return Err(EditError::LastSlot { chain: self.name.clone(), slot: name.to_owned() });
         }
@@ -133,15 +140,45 @@ impl ChainSpec {
 
     /// The module in the slot of that name.
     pub fn module_of(&self, name: &str) -> Result<&str, EditError> {
-        self.index(name).map(|index| self.slots[index].module.as_str())
+        index_of(&self.name, &self.slots, name).map(|index| self.slots[index].module.as_str())
     }
+}
 
-    fn index(&self, name: &str) -> Result<usize, EditError> {
-        self.slots.iter().position(|slot| slot.name == name).ok_or_else(|| {
-            let names: Vec<_> = self.slots.iter().map(|slot| format!("`{}`", slot.name)).collect();
-            EditError::NoSlot { chain: self.name.clone(), slot: name.to_owned(), slots: names.join(", ") }
-        })
+/// `slots` with `slot` at `position`.
+fn placed(
+    chain: &str,
+    slots: &[SlotSpec],
+    slot: SlotSpec,
+    position: &Position,
+) -> Result<Vec<SlotSpec>, EditError> {
+    let index = match position {
+        Position::First => 0,
+        Position::Last if slot.at == Place::Exit => slots.len(),
+        Position::Last => slots.iter().rposition(|s| s.at == Place::Order).map_or(0, |i| i + 1),
+        Position::Before(name) => index_of(chain, slots, name)?,
+        Position::After(name) => {
+            let index = index_of(chain, slots, name)?;
+            if slot.at == Place::Order && slots[index].at == Place::Exit {
+                return Err(EditError::AfterExit { slot: slot.name, exit: name.clone() });
+            }
+            index + 1
+        }
+    };
+    let mut slots = slots.to_vec();
+    slots.insert(index, slot);
+    match unreachable_slot(&slots) {
+        Some((blocker, slot)) => {
+            Err(EditError::Unreachable { slot: slot.name.clone(), blocker: blocker.name.clone() })
+        }
+        None => Ok(slots),
     }
+}
+
+fn index_of(chain: &str, slots: &[SlotSpec], name: &str) -> Result<usize, EditError> {
+    slots.iter().position(|slot| slot.name == name).ok_or_else(|| {
+        let names: Vec<_> = slots.iter().map(|slot| format!("`{}`", slot.name)).collect();
+        EditError::NoSlot { chain: chain.to_owned(), slot: name.to_owned(), slots: names.join(", ") }
+    })
 }
 
 /// The first slot in order that no packet can reach, after the slot that is to blame.
@@ -219,6 +256,39 @@ mod tests {
             after.remove("c").unwrap_err().to_string(),
             "chain `edge` has no slot `c`\nhelp: its slots are `a`, `b`, `z`"
         );
+    }
+
+    #[test]
+    fn a_slot_moves_where_it_is_told() {
+        for (slot, position, expected) in [
+            ("c", Position::First, ["c", "a", "b", "z"]),
+            ("a", Position::Last, ["b", "c", "a", "z"]),
+            ("a", Position::Before("c".into()), ["b", "a", "c", "z"]),
+            ("a", Position::After("c".into()), ["b", "c", "a", "z"]),
+            ("z", Position::First, ["z", "a", "b", "c"]),
+            ("z", Position::Last, ["a", "b", "c", "z"]),
+            ("b", Position::After("a".into()), ["a", "b", "c", "z"]),
+        ] {
+            let mut chain = chain(&["a", "b", "c", "=z"]);
+            let moved = chain.reposition(slot, &position).unwrap();
+            assert_eq!(names(&chain), expected, "{slot} {position:?}");
+            assert_eq!(moved, expected != ["a", "b", "c", "z"]);
+        }
+        let mut end = chain(&["a", "b", "=z"]);
+        end.slots[1].proceed_on = Some(VerdictSet::EMPTY);
+        let before = end.clone();
+        for (slot, position) in [
+            ("b", Position::First),
+            ("a", Position::Last),
+            ("a", Position::After("a".into())),
+            ("a", Position::After("z".into())),
+            ("q", Position::First),
+            ("a", Position::Before("q".into())),
+        ] {
+            let error = end.reposition(slot, &position).unwrap_err().to_string();
+            assert!(error.contains("\nhelp: "), "{error}");
+            assert_eq!(end, before);
+        }
     }
 
     #[test]

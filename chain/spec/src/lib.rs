@@ -11,6 +11,7 @@ mod guard;
 mod model;
 mod parse;
 pub mod plan;
+pub mod save;
 mod tree;
 mod units;
 mod verdict;

@@ -287,7 +287,7 @@ fn meaning(raw: RawConfig, root: &Node, folder: &Path) -> Result<Config, (Proble
     Ok(Config { modules, chains, sources })
 }
 
-fn relative_to(folder: &Path, path: PathBuf) -> PathBuf {
+pub(crate) fn relative_to(folder: &Path, path: PathBuf) -> PathBuf {
     // `join` would turn `./a.o` into `folder/./a.o`.
     if path.is_absolute() || folder.as_os_str().is_empty() {
         path

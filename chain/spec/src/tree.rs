@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use saphyr_parser::{Event, Marker, Parser, ScanError, Span};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 use serde_path_to_error::{Path, Segment};
 
 use crate::error::Problem;
@@ -43,10 +43,33 @@ impl Spot {
     }
 }
 
+/// Where something ends, behind its last character: the line from 1, and characters before it in that line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct End {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+}
+
+/// How a node is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// A scalar without quotes.
+    Plain,
+    /// A scalar in any other style.
+    Quoted,
+    /// A collection in brackets or braces.
+    Flow,
+    /// A collection by indentation.
+    Block,
+}
+
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) spot: Spot,
     pub(crate) kind: Kind,
+    pub(crate) style: Style,
+    /// None for an empty scalar.
+    pub(crate) end: Option<End>,
 }
 
 #[derive(Debug)]
@@ -61,6 +84,18 @@ pub(crate) struct Entry {
     pub(crate) key: String,
     pub(crate) key_spot: Spot,
     pub(crate) value: Rc<Node>,
+}
+
+impl Entry {
+    /// Where the key ends, the colon not included; keys are on one line.
+    pub(crate) fn key_end(&self) -> End {
+        End { line: self.key_spot.line, column: self.key_spot.column - 1 + self.key_spot.width }
+    }
+
+    /// Where the value ends, or the key when there is none.
+    pub(crate) fn end(&self) -> End {
+        self.value.end.map_or(self.key_end(), |end| end.max(self.key_end()))
+    }
 }
 
 /// A step from a node to one below it.
@@ -106,7 +141,7 @@ pub(crate) fn path_name(steps: &[Step<'_>]) -> String {
 }
 
 impl Node {
-    fn entry(&self, key: &str) -> Option<&Entry> {
+    pub(crate) fn entry(&self, key: &str) -> Option<&Entry> {
         match &self.kind {
             Kind::Mapping(entries) => entries.iter().find(|entry| entry.key == key),
             _ => None,
@@ -160,9 +195,46 @@ impl Node {
     }
 }
 
+impl End {
+    fn of(span: &Span) -> Self {
+        Self { line: span.end.line().max(1), column: span.end.col() }
+    }
+}
+
+/// Where a scalar in quotes ends; the parser counts in what is skipped behind it. None when something is before the quote.
+fn quoted_end(lines: &[&str], span: &Span) -> Option<End> {
+    let mut end = End { line: span.start.line().max(1), column: span.start.col() };
+    let rest = lines.get(end.line - 1..).unwrap_or_default().iter();
+    let mut rest = rest.flat_map(|line| line.chars().chain(['\n'])).skip(end.column);
+    let quote = rest.next().filter(|c| matches!(c, '"' | '\''))?;
+    end.column += 1;
+    let mut rest = rest.peekable();
+    while let Some(c) = rest.next() {
+        end = if c == '\n' {
+            End { line: end.line + 1, column: 0 }
+        } else {
+            End { column: end.column + 1, ..end }
+        };
+        let escaped = match quote {
+            '"' => c == '\\',
+            _ => c == quote && rest.peek() == Some(&quote),
+        };
+        if escaped {
+            end = match rest.next() {
+                Some('\n') => End { line: end.line + 1, column: 0 },
+                _ => End { column: end.column + 1, ..end },
+            };
+        } else if c == quote {
+            return Some(end);
+        }
+    }
+    None
+}
+
 /// A mapping or sequence that has begun.
 struct Open {
     spot: Spot,
+    style: Style,
     anchor: usize,
     path: String,
     content: Content,
@@ -178,6 +250,7 @@ pub(crate) fn read(text: &str) -> Result<Option<Rc<Node>>, (Problem, Spot)> {
     let mut root = None;
     let mut open: Vec<Open> = Vec::new();
     let mut anchors: HashMap<usize, Rc<Node>> = HashMap::new();
+    let lines: Vec<&str> = text.lines().collect();
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(syntax)?;
@@ -190,8 +263,13 @@ pub(crate) fn read(text: &str) -> Result<Option<Rc<Node>>, (Problem, Spot)> {
                 Some(node) => (Rc::clone(node), 0),
                 None => return Err((Problem::AliasOfItself, spot)),
             },
-            Event::Scalar(value, _, anchor, _) => {
-                (Rc::new(Node { spot, kind: Kind::Scalar(Cow::into_owned(value)) }), anchor)
+            Event::Scalar(value, style, anchor, _) => {
+                let end = match style {
+                    ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => quoted_end(&lines, &span),
+                    _ => (!span.is_empty()).then(|| End::of(&span)),
+                };
+                let style = if style == ScalarStyle::Plain { Style::Plain } else { Style::Quoted };
+                (Rc::new(Node { spot, kind: Kind::Scalar(Cow::into_owned(value)), style, end }), anchor)
             }
             Event::SequenceStart(anchor, _) | Event::MappingStart(anchor, _) => {
                 let content = match event {
@@ -202,16 +280,27 @@ pub(crate) fn read(text: &str) -> Result<Option<Rc<Node>>, (Problem, Spot)> {
                     return Err((Problem::TooDeep { limit: DEPTH }, spot));
                 }
                 let path = open.last().map_or(String::new(), Open::path_of_next);
-                open.push(Open { spot, anchor, path, content });
+                // Brackets and braces are the only collections whose beginning takes room.
+                let style = if span.is_empty() { Style::Block } else { Style::Flow };
+                open.push(Open { spot, style, anchor, path, content });
                 continue;
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 let Some(closed) = open.pop() else { continue };
-                let kind = match closed.content {
-                    Content::Sequence(items) => Kind::Sequence(items),
-                    Content::Mapping { entries, .. } => Kind::Mapping(entries),
+                let (kind, inner) = match closed.content {
+                    Content::Sequence(items) => {
+                        let end = items.iter().filter_map(|item| item.end).max();
+                        (Kind::Sequence(items), end)
+                    }
+                    Content::Mapping { entries, .. } => {
+                        let end = entries.iter().map(Entry::end).max();
+                        (Kind::Mapping(entries), end)
+                    }
                 };
-                (Rc::new(Node { spot: closed.spot, kind }), closed.anchor)
+                let Open { spot, style, anchor, .. } = closed;
+                // A block ends where what is in it does; the parser says where the next thing begins.
+                let end = if style == Style::Flow { Some(End::of(&span)) } else { inner };
+                (Rc::new(Node { spot, kind, style, end }), anchor)
             }
         };
         if anchor != 0 {
