@@ -26,25 +26,34 @@ pub fn lacks(test: &str, what: &str) {
     file.and_then(|mut file| file.write_all(line.as_bytes())).expect("what is skipped can be written down");
 }
 
-/// Whether a test run may say which interface a packet comes in on, and put metadata in front of it (Linux 5.15).
+/// Whether a test run may say which interface a packet comes in on (Linux 5.15).
 pub fn test_run_has_context() -> bool {
     static HAS: OnceLock<bool> = OnceLock::new();
-    *HAS.get_or_init(|| {
-        let mut ebpf = aya::Ebpf::load(object::PASSING).expect("every kernel takes the object");
-        let program: &mut Xdp = ebpf
-            .programs_mut()
-            .next()
-            .and_then(|(_, program)| program.try_into().ok())
-            .expect("the object has an XDP program");
-        program.load().expect("every kernel takes the program");
-        let context = [0u32, 64, 0, 0, 0, 0].map(u32::to_ne_bytes).concat();
-        let mut output = vec![0; 256];
-        let options = TestRunOptions {
-            data_in: Some(&[0; 64]),
-            data_out: Some(&mut output),
-            ctx_in: Some(&context),
-            ..TestRunOptions::new()
-        };
-        program.test_run(options).is_ok()
-    })
+    *HAS.get_or_init(|| runs_with_metadata(0))
+}
+
+/// Whether a test run may put more than 32 octets of metadata in front of a packet: more is refused by older kernels.
+pub fn test_run_has_long_metadata() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| runs_with_metadata(64))
+}
+
+fn runs_with_metadata(octets: u32) -> bool {
+    let mut ebpf = aya::Ebpf::load(object::PASSING).expect("every kernel takes the object");
+    let program: &mut Xdp = ebpf
+        .programs_mut()
+        .next()
+        .and_then(|(_, program)| program.try_into().ok())
+        .expect("the object has an XDP program");
+    program.load().expect("every kernel takes the program");
+    // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+    let context = [octets, octets + 64, 0, 0, 0, 0].map(u32::to_ne_bytes).concat();
+    let (input, mut output) = (vec![0; octets as usize + 64], vec![0; 512]);
+    let options = TestRunOptions {
+        data_in: Some(&input),
+        data_out: Some(&mut output),
+        ctx_in: Some(&context),
+        ..TestRunOptions::new()
+    };
+    program.test_run(options).is_ok()
 }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use crate::run::{cargo, output, run, target_dir};
 use crate::vm::Kernel;
-use crate::{ebpf, setup, test};
+use crate::{ebpf, fuzz, setup, test};
 
 /// Packets of the demo in CI: enough for every swap to happen under traffic.
 const DEMO_PACKETS: &str = "60000";
@@ -48,13 +48,14 @@ pub(crate) fn fmt(check: bool) -> anyhow::Result<()> {
     run(&mut command)
 }
 
-/// Clippy over everything that runs in user space, and cargo-deny when it is there.
+/// Clippy over everything that runs in user space, the fuzz targets compiled, and cargo-deny when it is there.
 pub(crate) fn lint() -> anyhow::Result<()> {
     // The packet programs are compiled for another target, with warnings shown, by `build`.
     for packages in [&[][..], &["-p", "xdpchain-tests", "-p", "xdpchain-model", "-p", "xdpchain-benches"]] {
         let mut command = cargo(&["clippy", "--all-targets"]);
         run(command.args(packages).args(["--", "-D", "warnings"]))?;
     }
+    fuzz::check()?;
     if output(&mut cargo(&["deny", "--version"])).is_some() {
         run(&mut cargo(&["deny", "check", "bans", "licenses", "sources"]))
     } else {
@@ -68,43 +69,53 @@ pub(crate) fn doc() -> anyhow::Result<()> {
     run(cargo(&["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// Everything, in the order in which it fails soonest.
+/// Everything, in the order in which it fails soonest; with what ran and for how long at the end, also of a failure.
 pub(crate) fn everything(no_install: bool, vm: bool) -> anyhow::Result<()> {
-    let mut times = Vec::new();
-    let mut tally = test::Tally::default();
-    let mut step = |name: &'static str, action: &mut dyn FnMut() -> anyhow::Result<()>| {
-        eprintln!("\n== {name}");
-        let start = Instant::now();
-        action().context(name)?;
-        times.push((name, start.elapsed().as_secs()));
-        anyhow::Ok(())
-    };
-    step("fmt", &mut || fmt(true))?;
-    step("setup", &mut || setup::ensure(no_install, vm))?;
-    step("build", &mut build)?;
-    step("lint", &mut lint)?;
-    step("doc", &mut doc)?;
-    step("test", &mut || {
-        tally = test::run(&test::Which::default())?;
-        tally.check()
-    })?;
-    if vm {
-        step("vm 6.1", &mut || {
-            test::run_in(Kernel::V6_1, &[], None, &mut tally)?;
-            tally.check()
-        })?;
-        for (name, kernel) in [("vm 5.10", Kernel::V5_10), ("vm 6.12", Kernel::V6_12)] {
-            step(name, &mut || {
-                test::run_in(kernel, &LOADING, None, &mut tally)?;
-                tally.check()
-            })?;
-        }
-    }
-    step("demo", &mut || demo(&["--packets".to_owned(), DEMO_PACKETS.to_owned()]))?;
+    let (mut times, mut tally) = (Vec::new(), test::Tally::default());
+    let outcome = steps(no_install, vm, &mut times, &mut tally);
+    tally.record(&test::record())?;
     println!();
     for (name, seconds) in times {
         println!("{name:>8} {seconds:>5} s");
     }
     println!("{tally}");
-    Ok(())
+    outcome
+}
+
+fn steps(
+    no_install: bool,
+    vm: bool,
+    times: &mut Vec<(String, u64)>,
+    tally: &mut test::Tally,
+) -> anyhow::Result<()> {
+    let mut step = |name: &str, action: &mut dyn FnMut() -> anyhow::Result<()>| {
+        eprintln!("\n== {name}");
+        let start = Instant::now();
+        let outcome = action();
+        times.push((name.to_owned(), start.elapsed().as_secs()));
+        outcome.with_context(|| name.to_owned())
+    };
+    step("fmt", &mut || fmt(true))?;
+    step("setup", &mut || setup::ensure(no_install, vm))?;
+    if vm {
+        // Whether they can be had shows before an hour's work.
+        step("kernels", &mut || Kernel::ALL.iter().try_for_each(|kernel| kernel.ensure().map(drop)))?;
+    }
+    step("build", &mut build)?;
+    step("lint", &mut lint)?;
+    step("doc", &mut doc)?;
+    step("test", &mut || {
+        test::run(&test::Which::default(), tally)?;
+        tally.check()
+    })?;
+    if vm {
+        for kernel in Kernel::ALL {
+            let only = if kernel == Kernel::V6_1 { &[][..] } else { &LOADING };
+            step(&format!("vm {}", kernel.version()), &mut || {
+                test::run_in(kernel, only, None, tally)?;
+                tally.check()
+            })?;
+        }
+    }
+    step("demo", &mut || demo(&["--packets".to_owned(), DEMO_PACKETS.to_owned()]))
 }

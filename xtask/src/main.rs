@@ -5,6 +5,7 @@ mod bench;
 mod ci;
 mod compat;
 mod ebpf;
+mod fuzz;
 mod run;
 mod setup;
 mod test;
@@ -82,7 +83,17 @@ enum Command {
         /// Which one
         name: bench::Name,
     },
-    /// Run clippy with warnings as errors, and cargo-deny where it is installed
+    /// Feed the fuzz targets; what is found, and what got somewhere new, stays in target/fuzz
+    Fuzz {
+        #[command(flatten)]
+        install: Install,
+        /// Only this one, a file of fuzz/fuzz_targets
+        target: Option<String>,
+        /// Seconds for each
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+    /// Run clippy with warnings as errors, compile the fuzz targets, and run cargo-deny where it is installed
     Lint,
     /// Format every crate
     Fmt {
@@ -96,9 +107,9 @@ enum Command {
     Ci {
         #[command(flatten)]
         install: Install,
-        /// Also in the other kernels, under emulation
+        /// Leave out the other kernels, which take half of the time
         #[arg(long)]
-        vm: bool,
+        no_vm: bool,
     },
 }
 
@@ -135,7 +146,9 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Test { install, which } => {
             setup::ensure(install.no_install, which.vm.is_some())?;
-            let tally = test::run(&which)?;
+            let mut tally = test::Tally::default();
+            test::run(&which, &mut tally)?;
+            tally.record(&test::record())?;
             println!("{tally}");
             tally.check()
         }
@@ -147,10 +160,14 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             setup::ensure(install.no_install, false)?;
             bench::run_bench(name)
         }
+        Command::Fuzz { install, target, seconds } => {
+            setup::ensure(install.no_install, false)?;
+            fuzz::fuzz(target.as_deref(), seconds)
+        }
         Command::Lint => ci::lint(),
         Command::Fmt { check } => ci::fmt(check),
         Command::Doc => ci::doc(),
-        Command::Ci { install, vm } => ci::everything(install.no_install, vm),
+        Command::Ci { install, no_vm } => ci::everything(install.no_install, !no_vm),
     }
     .map(|()| ExitCode::SUCCESS)
 }

@@ -22,7 +22,7 @@ use crate::run::workspace;
 use crate::setup;
 
 pub(crate) use kernel::Kernel;
-pub(crate) use test::{programs, test};
+pub(crate) use test::test;
 
 /// How long a guest may take until it runs its command, and to end after it.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
@@ -115,6 +115,11 @@ pub(crate) fn run(task: &Task<'_>, out: &mut dyn Write) -> anyhow::Result<u8> {
     write("command", task.script)?;
     write("limit", &task.limit.as_secs().to_string())?;
     write("guest.sh", include_str!("vm/guest.sh"))?;
+    fs::copy(
+        unpacked.image.with_file_name(format!("config-{}", unpacked.release)),
+        folder.path().join("config"),
+    )
+    .context("copying the kernel's configuration for the guest")?;
 
     eprintln!("vm {version}: booting {}", unpacked.release);
     let start = Instant::now();

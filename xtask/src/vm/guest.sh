@@ -7,6 +7,8 @@ run=$1
 dmesg -n 5
 ip link set lo up
 mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf
+# Where an installed kernel of Debian's has its configuration.
+mount -t tmpfs boot /boot && cp "$run/config" "/boot/config-$(uname -r)"
 
 port() {
     for port in /sys/class/virtio-ports/*; do

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::ValueEnum;
 
 use crate::run::{command, output, run, workspace};
@@ -94,7 +94,15 @@ impl Kernel {
     pub(crate) fn ensure(self) -> anyhow::Result<Unpacked> {
         let folder = self.folder();
         if !folder.is_dir() {
-            self.fetch(&folder).with_context(|| format!("fetching kernel {}", self.version()))?;
+            self.fetch(&folder).map_err(|error| {
+                anyhow!(
+                    "fetching kernel {}: {error:#}\n\
+                     help: it comes from the mirror of Debian that apt is set up with, once; without a network, copy `{}` \
+                     from another machine, or leave other kernels out (`cargo xtask ci --no-vm`)",
+                    self.version(),
+                    folder.display()
+                )
+            })?;
         }
         let images = fs::read_dir(folder.join("boot")).context("listing a kernel's files")?;
         let mut releases = images
@@ -108,7 +116,9 @@ impl Kernel {
 
     fn fetch(self, folder: &Path) -> anyhow::Result<()> {
         let apt = Apt::new(self.debian())?;
-        run(&mut apt.command("apt-get", &["update", "-qq"])).context("reading the mirror's index")?;
+        // Without the option, apt takes a mirror that does not answer for a success.
+        run(&mut apt.command("apt-get", &["update", "-qq", "-o", "APT::Update::Error-Mode=any"]))
+            .context("reading the mirror's index")?;
         let package = self.newest(&apt.packages()?).with_context(|| {
             let (before, after) = self.package();
             format!(

@@ -3,64 +3,22 @@
 //! Everything is built on the host. The guest copies the test programs, the binary and the objects into its memory, for
 //! reading them page by page from the host takes long.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use serde::Deserialize;
+use anyhow::Context as _;
 
 use super::{Kernel, Task, quoted};
 use crate::ci;
-use crate::run::{cargo, output, target_dir, workspace};
-use crate::test::{Lines, SKIPPED, Tally};
+use crate::run::{target_dir, workspace};
+use crate::test::{Lines, PROGRAM, Program, SKIPPED, Tally};
 
 /// How long the tests may take in one guest.
 const LIMIT: Duration = Duration::from_secs(1800);
 
-/// A test program.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Program {
-    /// Name of the file in `tests/tests`.
-    pub(crate) name: String,
-    executable: PathBuf,
-}
-
-/// Builds the root tests and returns the programs, in the order of their names; those in `only`, when that is not empty.
-pub(crate) fn programs(only: &[&str]) -> anyhow::Result<Vec<Program>> {
-    let arguments = ["test", "-p", "xdpchain-tests", "--tests", "--no-run", "--message-format=json"];
-    let messages = output(cargo(&arguments).stderr(std::process::Stdio::inherit()))
-        .context("building the root tests failed")?;
-    let mut programs: Vec<_> = messages.lines().filter_map(program).collect();
-    programs.sort_by(|a, b| a.name.cmp(&b.name));
-    if let Some(name) = only.iter().find(|name| !programs.iter().any(|p| p.name == **name)) {
-        bail!("there is no test program `{name}`");
-    }
-    programs.retain(|program| only.is_empty() || only.contains(&program.name.as_str()));
-    Ok(programs)
-}
-
-/// The test program that a message of cargo's is about.
-fn program(message: &str) -> Option<Program> {
-    #[derive(Deserialize)]
-    struct Message {
-        target: Target,
-        executable: Option<PathBuf>,
-    }
-    #[derive(Deserialize)]
-    struct Target {
-        name: String,
-        kind: Vec<String>,
-    }
-    let message: Message = serde_json::from_str(message).ok()?;
-    let executable = message.executable?;
-    // Unit tests of the harness need no other kernel.
-    message
-        .target
-        .kind
-        .iter()
-        .any(|kind| kind == "test")
-        .then_some(Program { name: message.target.name, executable })
-}
+/// Variables that guests get from here, and what they are when they are not set: emulated, a chain takes ten times as long.
+const PASSED_ON: [(&str, Option<&str>); 3] =
+    [("XDPCHAIN_MODEL_CASES", Some("150")), ("XDPCHAIN_MODEL_SEED", None), ("RUST_BACKTRACE", None)];
 
 /// Runs test programs in `kernel`, with only the tests whose name contains `filter`; adds their results to `tally`.
 pub(crate) fn test(
@@ -71,7 +29,7 @@ pub(crate) fn test(
 ) -> anyhow::Result<()> {
     let script = script(programs, filter)?;
     let task = Task { kernel, script: &script, limit: LIMIT, verbose: false };
-    let mut lines = Lines::new(tally);
+    let mut lines = Lines::new(tally, kernel.version());
     let status = super::run(&task, &mut lines)?;
     lines.end(status == 0);
     Ok(())
@@ -91,37 +49,26 @@ fn script(programs: &[Program], filter: Option<&str>) -> anyhow::Result<String> 
     script.push_str(
         "export XDPCHAIN_EBPF_DIR=$PWD/ebpf XDPCHAIN_BIN=$PWD/xdpchain XDPCHAIN_SKIPPED=$PWD/skipped\n",
     );
+    for (name, default) in PASSED_ON {
+        let value = std::env::var(name).ok().or_else(|| default.map(str::to_owned));
+        if let Some(value) = value {
+            script.push_str(&format!("export {name}={}\n", quoted([value.as_str()])));
+        }
+    }
     script.push_str(&format!("cd {}\n", quoted([text(&workspace().join("tests"))?.as_str()])));
     for program in programs {
         let executable = text(&program.executable)?;
+        // The line before may be one that a program did not end.
         script.push_str(&format!(
-            "echo 'running {name}'\ncp {from} /run/xdpchain-tests/{name}\n/run/xdpchain-tests/{name} {filter} || failed=1\n\
-             rm /run/xdpchain-tests/{name}\n",
+            "printf '\\n{PROGRAM}%s\\n' {name}\ncp {from} /run/xdpchain-tests/{name}\n\
+             /run/xdpchain-tests/{name} {filter} || failed=1\n\
+             rm /run/xdpchain-tests/{name}\n\
+             [ ! -e $XDPCHAIN_SKIPPED ] || sed 's/^/{SKIPPED}/' $XDPCHAIN_SKIPPED\nrm -f $XDPCHAIN_SKIPPED\n",
             name = program.name,
             from = quoted([executable.as_str()]),
             filter = quoted(filter),
         ));
     }
-    script.push_str(&format!(
-        "[ ! -e $XDPCHAIN_SKIPPED ] || sed 's/^/{SKIPPED}/' $XDPCHAIN_SKIPPED\nexit $failed\n"
-    ));
+    script.push_str("exit $failed\n");
     Ok(script)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_programs_of_root_tests_are_taken_from_cargos_messages() {
-        let compose = r#"{"reason":"compiler-artifact","target":{"name":"compose","kind":["test"]},"executable":"/t/compose-1"}"#;
-        let unit = r#"{"reason":"compiler-artifact","target":{"name":"xdpchain_tests","kind":["lib"]},"executable":"/t/lib-1"}"#;
-        let library =
-            r#"{"reason":"compiler-artifact","target":{"name":"libc","kind":["lib"]},"executable":null}"#;
-        let expected = Program { name: "compose".into(), executable: "/t/compose-1".into() };
-        assert_eq!(program(compose), Some(expected));
-        assert_eq!(program(unit), None);
-        assert_eq!(program(library), None);
-        assert_eq!(program(r#"{"reason":"build-finished","success":true}"#), None);
-    }
 }
