@@ -159,6 +159,8 @@ pub mod object {
         PASSING = "passing.o";
         /// Drops everything.
         DROPPING = "dropping.o";
+        /// Stamps packets, and checks the stamp: programs stamp1 to stamp8 and check1 to check8.
+        MARKS = "marks.o";
         /// Two XDP programs.
         TWO = "two.o";
         /// No XDP program.

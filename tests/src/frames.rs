@@ -55,7 +55,14 @@ impl Port {
                 buffer.truncate(length);
                 Some(buffer)
             }
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => None,
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) =>
+            {
+                None
+            }
             Err(e) => panic!("packet socket: {e}"),
         }
     }

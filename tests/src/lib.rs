@@ -12,6 +12,7 @@ pub mod kernel;
 pub mod net;
 pub mod plan;
 pub mod rows;
+pub mod trickle;
 pub mod world;
 
 pub use cli::{Run, Shell};

@@ -25,6 +25,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("xdp-tools", "the other user of libxdp's dispatcher"),
     ("tshark", "an independent judge of packets"),
     ("bpftool", "an independent judge of what is loaded"),
+    ("strace", "calls of a command that go wrong on purpose"),
     ("python3-scapy", "an independent writer of packets"),
 ];
 

@@ -4,6 +4,15 @@
 //! and ends with the exit status of its kind.
 #![forbid(unsafe_code)]
 
+/// In place of the standard one, which panics when nobody reads stderr any more: what a command tells must not end it
+/// half-way.
+macro_rules! eprintln {
+    ($($arguments:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($arguments)*);
+    }};
+}
+
 mod args;
 mod assemble;
 mod builtin;

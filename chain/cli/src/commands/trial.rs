@@ -84,7 +84,7 @@ pub(crate) fn watch(id: u64) -> Result<u8> {
     let failed = |source| Error::Watcher { source };
     sys::leave_session().map_err(failed)?;
     let host = Host::open()?.for_trial(id);
-    println!("{READY}");
+    writeln!(std::io::stdout(), "{READY}").map_err(failed)?;
     // An end of file without a word is a command that failed or was killed; what it got done is told by the record.
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).map_err(failed)?;
