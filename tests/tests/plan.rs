@@ -111,3 +111,94 @@ fn a_plan_of_what_cannot_be_is_refused() {
     shell.write("chains.yaml", &imports);
     shell.xdpchain(&["plan"]).expect(3);
 }
+
+/// A chain on `eth1` with comments that must stay.
+const SAVED: &str = "\
+version: 1
+modules:
+  passing: ./passing.o   # passes
+  dropping: { object: ./dropping.o } # drops
+chains:
+  edge:
+    interfaces: [eth1, eth2] # both
+    slots:
+      # first
+      - passing
+      # last
+      - dropping
+";
+
+#[test]
+fn edits_are_saved_with_the_comments_kept() {
+    let ns = namespace();
+    let shell = Shell::new(&ns, SAVED);
+    let file = || std::fs::read_to_string(shell.path().join("chains.yaml")).expect("it is there");
+    shell.xdpchain(&["attach", "eth1"]).expect(0);
+
+    let told =
+        shell.xdpchain(&["move", "eth1", "dropping", "--first", "--save", "--dry-run"]).expect(0).stderr;
+    assert!(told.contains("dry run: would save it to chains.yaml"), "{told}");
+    assert_eq!(file(), SAVED);
+    shell.xdpchain(&["move", "eth1", "dropping", "--before", "passing"]).expect(0);
+    assert_eq!(file(), SAVED, "not without --save");
+    shell.xdpchain(&["plan", "eth1"]).expect(1);
+    shell.xdpchain(&["move", "eth1", "dropping", "--last"]).expect(0);
+    shell.xdpchain(&["plan", "eth1"]).expect(0);
+
+    let told = shell.xdpchain(&["move", "eth1", "dropping", "--first", "--save"]).expect(0).stderr;
+    assert!(told.contains("saved it to chains.yaml") && told.contains("is for `eth2` as well"), "{told}");
+    shell.xdpchain(&["plan", "eth1"]).expect(0);
+    let add = ["add", "eth1", "./frags.o", "--after", "dropping", "--observer", "--save"];
+    shell.xdpchain(&add).expect(0);
+    shell.xdpchain(&["plan", "eth1"]).expect(0);
+    shell
+        .xdpchain(&["replace", "eth1", "passing", "./two.o", "--program", "first_of_two", "--save"])
+        .expect(0);
+    shell.xdpchain(&["plan", "eth1"]).expect(0);
+    shell.xdpchain(&["remove", "eth1", "dropping", "--save"]).expect(0);
+    // The module stays declared, and no slot has it.
+    shell.xdpchain(&["plan", "eth1"]).expect(0);
+    let expected = "\
+version: 1
+modules:
+  passing: { object: \"./two.o\", program: first_of_two }   # passes
+  dropping: { object: ./dropping.o } # drops
+  frags: { object: \"./frags.o\" }
+chains:
+  edge:
+    interfaces: [eth1, eth2] # both
+    slots:
+      # last
+      - frags: { observer: true }
+      # first
+      - passing
+";
+    assert_eq!(file(), expected);
+    let running = shell.json(&["status", "eth1"]);
+    let slots =
+        running["interfaces"][0]["slots"].as_array().expect("a list").iter().map(|slot| slot["slot"].clone());
+    assert_eq!(slots.collect::<Vec<_>>(), [json!("frags"), json!("passing")]);
+}
+
+#[test]
+fn what_cannot_be_saved_is_told_before_anything_changes() {
+    let ns = namespace();
+    let shell = Shell::new(&ns, SAVED);
+    shell.xdpchain(&["attach", "eth1"]).expect(0);
+    let program = ns.xdp_program("eth1");
+    let aliased = SAVED.replace("    slots:\n", "    slots: &s\n") + "  other: { slots: *s }\n";
+    for (text, status, said) in [
+        (aliased.as_str(), 2, "chains.yaml` cannot be edited in place"),
+        (&SAVED.replace("  edge:", "  core:"), 2, "chains.yaml` has no chain `edge`"),
+        (&SAVED.replace("      - dropping\n", ""), 2, "has no slot `dropping`"),
+        (&SAVED.replace("version: 1", "version: 1\nmodulse: {}"), 3, "unknown key `modulse`"),
+    ] {
+        shell.write("chains.yaml", text);
+        let error = shell.xdpchain(&["move", "eth1", "dropping", "--first", "--save"]).expect(status).stderr;
+        assert!(error.contains(said) && error.contains("\nhelp: "), "{error}");
+        assert_eq!(std::fs::read_to_string(shell.path().join("chains.yaml")).expect("it is there"), text);
+        assert_eq!(ns.xdp_program("eth1"), program);
+    }
+    let error = shell.xdpchain(&["move", "eth1", "dropping", "--after", "dropping"]).expect(2).stderr;
+    assert!(error.contains("cannot be put beside itself"), "{error}");
+}

@@ -161,8 +161,10 @@ pub(crate) enum Command {
         /// The slot
         slot: String,
         #[command(flatten)]
-        dry_run: DryRun,
+        how: Editing,
     },
+    /// Move a slot of the chain that runs on an interface to another place
+    Move(Move),
     /// Put another object into a slot; the module's maps live on
     Replace {
         /// The interface
@@ -175,7 +177,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "PROGRAM")]
         program: Option<String>,
         #[command(flatten)]
-        dry_run: DryRun,
+        how: Editing,
     },
     /// Show what runs, and what became of the packets
     ///
@@ -271,7 +273,33 @@ pub(crate) struct Add {
     #[arg(long, conflicts_with_all = ["proceed_on", "on_unknown"])]
     pub(crate) at_exit: bool,
     #[command(flatten)]
+    pub(crate) how: Editing,
+}
+
+#[derive(Args, Debug)]
+#[command(mut_group("Place", |place| place.required(true)))]
+pub(crate) struct Move {
+    /// The interface
+    pub(crate) iface: String,
+    /// The slot
+    pub(crate) slot: String,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) how: Editing,
+}
+
+/// How a chain that runs is edited.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Editing {
+    #[command(flatten)]
     pub(crate) dry_run: DryRun,
+    /// Make the same edit in chains.yaml, and keep its comments
+    ///
+    /// The file given with -f, or the one that is used without it. An edit that cannot be made there is refused before
+    /// anything is changed.
+    #[arg(long)]
+    pub(crate) save: bool,
 }
 
 #[derive(Args, Debug)]
@@ -286,7 +314,7 @@ pub(crate) struct Place {
     /// Before every other slot
     #[arg(long)]
     first: bool,
-    /// After every other slot in order (the default)
+    /// After every other slot in order; where `add` puts it without a place
     #[arg(long)]
     last: bool,
 }
@@ -416,5 +444,10 @@ mod tests {
         assert_eq!(place(&["--first"]), Some(Position::First));
         assert_eq!(place(&["--before", "acl"]), Some(Position::Before("acl".into())));
         assert_eq!(place(&["--before", "acl", "--last"]), None);
+        let moves = |args: &[&str]| {
+            Cli::try_parse_from(["xdpchain", "move", "eth0", "acl"].iter().chain(args)).is_ok()
+        };
+        assert!(moves(&["--first"]) && moves(&["--after", "stats", "--save"]));
+        assert!(!moves(&[]) && !moves(&["--first", "--last"]));
     }
 }

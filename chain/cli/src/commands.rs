@@ -5,11 +5,13 @@ mod change;
 mod check;
 mod components;
 mod doctor;
+mod edit;
 mod features;
 mod history;
 mod map;
 mod outcome;
 mod plan;
+mod save;
 mod status;
 mod trial;
 
@@ -44,10 +46,13 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::History { iface } => history::history(out, &iface),
         Command::WatchTrial { id } => trial::watch(id),
         Command::Detach { iface, dry_run } => change::detach(out, &iface, dry_run.set),
-        Command::Add(add) => change::add(&common, out, &add),
-        Command::Remove { iface, slot, dry_run } => change::remove(out, &iface, &slot, dry_run.set),
-        Command::Replace { iface, slot, object, program, dry_run } => {
-            change::replace(out, &iface, &slot, &object, program.as_deref(), dry_run.set)
+        Command::Add(add) => edit::add(&common, out, &add),
+        Command::Remove { iface, slot, how } => edit::remove(&common, out, &iface, &slot, how),
+        Command::Replace { iface, slot, object, program, how } => {
+            edit::replace(&common, out, (&iface, &slot), (&object, program.as_deref()), how)
+        }
+        Command::Move(to) => {
+            edit::reposition(&common, out, (&to.iface, &to.slot), &to.place.position(), to.how)
         }
         Command::Features { iface } => features::run(out, iface.as_deref()),
         Command::Doctor => doctor::run(out),

@@ -13,6 +13,12 @@ const DEFAULT_FILES: [&str; 2] = ["chains.yaml", "/etc/xdpchain/chains.yaml"];
 
 /// Reads the chains.yaml that was named, else the first that there is.
 pub(crate) fn read(file: Option<&Path>) -> Result<(Config, PathBuf)> {
+    let (text, path) = read_text(file)?;
+    Ok((Config::parse(&text, &path)?, path))
+}
+
+/// The text of the chains.yaml that was named, else of the first that there is, and where it is.
+pub(crate) fn read_text(file: Option<&Path>) -> Result<(String, PathBuf)> {
     let path = match file {
         Some(file) => file,
         None => DEFAULT_FILES.iter().map(Path::new).find(|path| path.exists()).ok_or(Error::NoConfig)?,
@@ -22,7 +28,7 @@ pub(crate) fn read(file: Option<&Path>) -> Result<(Config, PathBuf)> {
     let text = String::from_utf8(bytes)
         .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error.utf8_error())))?;
     tracing::info!(file = %path.display(), "read");
-    Ok((Config::parse(&text, path)?, path.to_owned()))
+    Ok((text, path.to_owned()))
 }
 
 /// The chain for an interface: the one called `name`, else the one that lists the interface.

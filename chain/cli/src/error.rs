@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use xdpchain_compose::ComposeError;
 use xdpchain_compose::object::ObjectError;
+use xdpchain_spec::save::SaveError;
 use xdpchain_spec::{EditError, SpecError};
 use xdpchain_state::StateError;
 
@@ -108,6 +109,16 @@ pub(crate) enum Error {
     #[error(transparent)]
     Edit(#[from] EditError),
     #[error(transparent)]
+    Save(Box<SaveError>),
+    #[error(
+        "cannot write `{file}`: {source}\nhelp: the change runs; `xdpchain plan` shows what the file lacks"
+    )]
+    WriteConfig { file: PathBuf, source: io::Error },
+    #[error(
+        "`{file}` was changed by somebody else meanwhile, and is left alone\nhelp: the change runs; `xdpchain plan` shows what the file lacks"
+    )]
+    ConfigChanged { file: PathBuf },
+    #[error(transparent)]
     Compose(#[from] ComposeError),
     #[error(
         "`{map}` is a map of a chain, and each interface has its own\nhelp: say which with `--iface IFACE`"
@@ -191,6 +202,10 @@ impl Error {
                 0 => exit::FAILED,
                 code => code,
             },
+            Self::Save(error) => match **error {
+                SaveError::Spec(_) => exit::CONFIG,
+                _ => exit::USAGE,
+            },
             Self::NoConfig | Self::Spec(_) | Self::NoEngine { .. } => exit::CONFIG,
             Self::InFile { source, .. } => match **source {
                 Self::Compose(_) => exit::CONFIG,
@@ -232,6 +247,8 @@ impl Error {
             | Self::NoEntry { .. }
             | Self::NoModule { .. }
             | Self::ObjectGone { .. }
+            | Self::WriteConfig { .. }
+            | Self::ConfigChanged { .. }
             | Self::Output(_)
             | Self::Format { .. } => exit::NOT_READY,
         }

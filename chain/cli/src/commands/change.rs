@@ -1,15 +1,15 @@
-//! `attach`, `detach`, `add`, `remove`, `replace`, `recover`: what changes the chain of an interface.
+//! `attach`, `detach`, `recover`: what puts a chain on an interface, and takes it off.
 
 use serde::Serialize;
 use xdpchain_compose::object::Object;
 use xdpchain_host::{
     self as host, BoxError, ChainState, Change, Composed, Desired, Foreign, Host, Interface, Manifest,
-    ModuleState, Objects, Recovered, Refusal, Terms,
+    Objects, Recovered, Refusal, Terms,
 };
-use xdpchain_spec::{MapRef, Mode, ModuleSpec, ObjectRef, Place, Position, SlotSpec};
+use xdpchain_spec::Mode;
 
 use super::{outcome, trial};
-use crate::args::{Add, Common};
+use crate::args::Common;
 use crate::assemble;
 use crate::config;
 use crate::error::{Error, Result, exit};
@@ -112,116 +112,6 @@ pub(crate) fn detach(out: Output, iface: &str, dry_run: bool) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-pub(crate) fn add(common: &Common, out: Output, args: &Add) -> Result<u8> {
-    let object = config::absolute(&args.object)?;
-    let name = match &args.name {
-        Some(name) if xdpchain_spec::is_name(name) => name.clone(),
-        Some(name) => return Err(Error::BadName { name: name.clone() }),
-        None => config::module_name(&object).ok_or_else(|| Error::NoName { object: object.to_string() })?,
-    };
-    let mut spec = declared(common, &name, &object)?;
-    spec.program = args.program.clone().or(spec.program);
-    let bytes = config::object_bytes(&object)?;
-    let in_object = |source| Error::Object { object: object.to_string(), source };
-    Object::parse(&bytes)
-        .and_then(|o| o.xdp_program(spec.program.as_deref()).map(drop))
-        .map_err(in_object)?;
-    let mut objects = Objects::default();
-    let id = objects.insert(bytes);
-    let slot = SlotSpec {
-        proceed_on: args.proceed_on.as_ref().map(|verdicts| verdicts.iter().copied().collect()),
-        on_unknown: args.on_unknown,
-        observer: args.observer || args.at_exit,
-        at: if args.at_exit { Place::Exit } else { Place::Order },
-        ..SlotSpec::new(&name)
-    };
-    let position = args.place.position();
-    let cause = format!("add {name}");
-    let change = edit(&args.iface, args.dry_run.set, (&cause, &objects), &mut |state| {
-        // What was adopted stays last.
-        let adopted = state.chain.slot(assemble::ADOPTED).is_some();
-        let position = match position {
-            Position::Last if adopted && slot.at == Place::Order => {
-                Position::Before(assemble::ADOPTED.into())
-            }
-            ref other => other.clone(),
-        };
-        state.chain.insert(slot.clone(), &position)?;
-        for import in spec.imports.values() {
-            known_import(state, &name, import)?;
-        }
-        state.modules.insert(name.clone(), ModuleState { spec: spec.clone(), object: id });
-        Ok(())
-    })?;
-    outcome::print(out, &change, &format!("added slot `{name}` to"))
-}
-
-/// What the file given with `-f` says of the module, when it says anything.
-fn declared(common: &Common, name: &str, object: &ObjectRef) -> Result<ModuleSpec> {
-    let from_file = match &common.file {
-        Some(file) => config::read(Some(file))?.0.modules.swap_remove(name),
-        None => None,
-    };
-    Ok(match from_file {
-        Some(spec) => ModuleSpec { object: object.clone(), ..spec },
-        None => ModuleSpec::new(object.clone()),
-    })
-}
-
-fn known_import(state: &ChainState, module: &str, import: &MapRef) -> Result<()> {
-    if state.modules.contains_key(&import.module) {
-        return Ok(());
-    }
-    Err(Error::ImportNotRunning {
-        module: module.to_owned(),
-        import: import.to_string(),
-        running: config::listed(state.modules.keys()),
-    })
-}
-
-pub(crate) fn remove(out: Output, iface: &str, slot: &str, dry_run: bool) -> Result<u8> {
-    let cause = format!("remove {slot}");
-    let change = edit(iface, dry_run, (&cause, &Objects::default()), &mut |state| {
-        state.chain.remove(slot)?;
-        assemble::drop_unneeded(state);
-        Ok(())
-    })?;
-    outcome::print(out, &change, &format!("removed slot `{slot}` from"))
-}
-
-pub(crate) fn replace(
-    out: Output,
-    iface: &str,
-    slot: &str,
-    object: &ObjectRef,
-    program: Option<&str>,
-    dry_run: bool,
-) -> Result<u8> {
-    let object = config::absolute(object)?;
-    let bytes = config::object_bytes(&object)?;
-    let in_object = |source| Error::Object { object: object.to_string(), source };
-    let parsed = Object::parse(&bytes).map_err(in_object)?;
-    if let Some(name) = program {
-        parsed.xdp_program(Some(name)).map_err(in_object)?;
-    }
-    let mut objects = Objects::default();
-    let id = objects.insert(bytes);
-    let cause = format!("replace {slot}");
-    let change = edit(iface, dry_run, (&cause, &objects), &mut |state| {
-        let module = state.chain.module_of(slot)?.to_owned();
-        let Some(module) = state.modules.get_mut(&module) else {
-            return Err(Error::NoModule { slot: slot.to_owned(), module });
-        };
-        // The program's name stays as long as the new build still has it.
-        let kept = module.spec.program.take().filter(|name| parsed.xdp_program(Some(name)).is_ok());
-        module.spec.program = program.map(str::to_owned).or(kept);
-        module.spec.object = object.clone();
-        module.object = id;
-        Ok(())
-    })?;
-    outcome::print(out, &change, &format!("replaced slot `{slot}` of"))
-}
-
 pub(crate) fn recover(out: Output) -> Result<u8> {
     let found = trial::settle(Host::open()?)?.recover()?;
     #[derive(Serialize)]
@@ -257,22 +147,8 @@ pub(crate) fn recover(out: Output) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-/// Changes the chain that runs on an interface; `cause` is what the history calls it.
-fn edit(
-    iface: &str,
-    dry_run: bool,
-    (cause, objects): (&str, &Objects),
-    edit: &mut dyn FnMut(&mut ChainState) -> Result<()>,
-) -> Result<Change> {
-    change(iface, dry_run, &mut |before| {
-        let before = before.ok_or_else(|| xdpchain_host::Error::NoChain { ifname: iface.to_owned() })?;
-        let mut state = before.state.clone();
-        edit(&mut state)?;
-        Ok(Desired { state, objects: objects.clone(), foreign: Foreign::Refuse, cause: cause.to_owned() })
-    })
-}
-
-fn change(
+/// Makes one interface's chain what `desired` says.
+pub(crate) fn change(
     iface: &str,
     dry_run: bool,
     desired: &mut dyn FnMut(Option<&Manifest>) -> Result<Desired>,
