@@ -9,7 +9,7 @@ use crate::libxdp;
 use crate::lock::NetnsLock;
 use crate::places::{NetnsPlaces, escape, unescape};
 use crate::recover::Recovered;
-use crate::store::{Store, names, remove_empty, remove_file};
+use crate::store::{Store, names, remove_empty, remove_file, remove_unfinished};
 
 /// Removes the state of chains whose link is dead, in a network namespace that is not ours.
 pub(crate) fn sweep(at: &NetnsPlaces) -> Result<Vec<Recovered>> {
@@ -69,8 +69,11 @@ pub(crate) fn collect(at: &NetnsPlaces) -> Result<()> {
         remove_empty(&[&directory]);
     }
     for ifname in names(&at.manifest_root())? {
-        remove_empty(&[&at.manifest_root().join(ifname)]);
+        let directory = at.manifest_root().join(ifname);
+        remove_unfinished(&directory)?;
+        remove_empty(&[&directory]);
     }
+    remove_unfinished(&at.run)?;
     store.collect_objects()
 }
 

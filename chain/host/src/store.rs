@@ -19,6 +19,9 @@ const CURRENT: &str = "current";
 /// A generation that is prepared and not committed.
 const STAGED: &str = "staged.json";
 
+/// Extension of a file that is being written.
+const UNFINISHED: &str = "new";
+
 /// The manifests and objects of one network namespace.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Store<'a>(pub(crate) &'a NetnsPlaces);
@@ -82,7 +85,7 @@ impl Store<'_> {
 
     fn point_at(&self, ifname: &str, generation: u64) -> Result<()> {
         let directory = self.0.manifests(ifname);
-        let next = directory.join("current.new");
+        let next = directory.join(CURRENT).with_extension(UNFINISHED);
         remove_file(&next)?;
         symlink(file_of(generation), &next).map_err(Error::io("write", &next))?;
         fs::rename(&next, directory.join(CURRENT)).map_err(Error::io("write", directory.join(CURRENT)))
@@ -188,11 +191,22 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     if let Some(parent) = path.parent() {
         make_directory(parent)?;
     }
-    let next = path.with_extension("new");
+    let next = path.with_extension(UNFINISHED);
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next).map_err(failed)?;
     file.write_all(bytes).map_err(failed)?;
     fs::rename(&next, path).map_err(failed)
+}
+
+/// Removes files that a command was writing when it was interrupted.
+pub(crate) fn remove_unfinished(directory: &Path) -> Result<()> {
+    for name in names(directory)? {
+        let path = directory.join(name);
+        if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+            remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes a directory that only its owner may enter, and those above it.
