@@ -373,12 +373,12 @@ fn a_map_with_another_definition_is_refused_with_both() {
     let roots = Roots::new();
     roots.with(&node, |host| {
         attach(host, "eth0", counting(PASS));
-        let mut larger = counting(PASS);
-        larger.maps[0].def.max_entries = 7;
-        let error = change_to(host, "eth0", &["counter"], Mode::Auto, larger).expect_err("refused");
+        let mut other = counting(PASS);
+        other.maps[0].def.map_type = 1;
+        let error = change_to(host, "eth0", &["counter"], Mode::Auto, other).expect_err("refused");
         let text = error.to_string();
         assert!(text.contains("`hits` of module `counter`"), "{text}");
-        assert!(text.contains("7 entries") && text.contains("found array"), "{text}");
+        assert!(text.contains("expected hash") && text.contains("found array"), "{text}");
         assert_eq!(host.manifest("eth0").expect("kept").generation, 1);
         host.detach("eth0").expect("detaches");
     });

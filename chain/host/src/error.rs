@@ -176,6 +176,46 @@ pub enum Error {
         /// What is there.
         found: Shape,
     },
+    /// Entries of a map cannot be carried over to the layout that it is to have.
+    #[error("map `{map}` cannot be migrated: {reason}")]
+    Migrate {
+        /// The module and its map.
+        map: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// An entry has a value that its new field cannot hold.
+    #[error("map `{map}` cannot be migrated: the entry with key 0x{key}: {misfit}{}\nhelp: nothing was changed; correct or remove such entries, or give the field a type that holds them", more(.others))]
+    Misfit {
+        /// The module and its map.
+        map: String,
+        /// The entry's key, hexadecimal.
+        key: String,
+        /// What does not fit.
+        misfit: String,
+        /// Entries beside this one that do not fit.
+        others: usize,
+    },
+    /// A map has more entries than the one that is to take its place has room for.
+    #[error(
+        "map `{map}` cannot be migrated: it has {entries} entries, and is to have room for {room}\nhelp: give it a `max_entries` of at least {entries} in chains.yaml, or remove entries"
+    )]
+    MigrateFull {
+        /// The module and its map.
+        map: String,
+        /// Entries that it has; of an array, those up to the last one that is not zeros.
+        entries: usize,
+        /// Entries that it is to have at most.
+        room: u32,
+    },
+    /// Chains of several interfaces want one map differently.
+    #[error("map `{map}` is to have another layout or size, and the chain on {} uses it as it is\nhelp: change the module on all of these interfaces at once, by `xdpchain apply`", quoted(.interfaces))]
+    MapDisputed {
+        /// The module and its map.
+        map: String,
+        /// The interfaces.
+        interfaces: Vec<String>,
+    },
     /// An operation on a map failed.
     #[error("cannot {action} map `{name}`: {source}")]
     Map {
@@ -490,6 +530,14 @@ fn no_way_back(engine: Option<&'static str>) -> String {
 
 fn generation_text(generation: &Option<u64>) -> String {
     generation.map_or_else(|| "no chain".to_owned(), |generation| format!("generation {generation}"))
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn more(others: &usize) -> String {
+    if *others == 0 { String::new() } else { format!(", and {others} entries more") }
 }
 
 fn owner_hint(owner: &Option<String>) -> String {

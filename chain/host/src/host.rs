@@ -14,6 +14,7 @@ use crate::interface::{AttachedProgram, Interface};
 use crate::load::{self, Loaded, Programs};
 use crate::lock::NetnsLock;
 use crate::manifest::{self, AttachMode, ChainState, Manifest, MapRecord, ObjectId, Objects, ProgramRecord};
+use crate::migrate::Migrations;
 use crate::netns::Netns;
 use crate::places::{NetnsPlaces, Places};
 use crate::store::{Store, make_directory, remove_file};
@@ -183,8 +184,10 @@ impl Host {
         generation: u64,
         (image, swap): (&Image, &Swap),
         wanted: &Programs<'_>,
+        moves: &mut Migrations,
         undo: &mut Undo<'a>,
     ) -> Result<(Loaded, Vec<MapRecord>)> {
+        self.migrate(ifname, image, moves, undo)?;
         let record = |map: &MapUse| MapRecord {
             module: match &map.owner {
                 MapOwner::Chain => None,
@@ -199,6 +202,9 @@ impl Host {
             },
         };
         let pinned = |map: &MapUse| {
+            if let Some(new) = moves.new_map(map)? {
+                return Ok(Some(new));
+            }
             let path = self.at.record(ifname, &record(map));
             match sys::open_pin(&path) {
                 // A map of this generation cannot be there yet; one that is was left by a change that failed.

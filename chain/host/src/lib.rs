@@ -22,6 +22,7 @@ mod lock;
 mod manifest;
 mod maps;
 mod measure;
+mod migrate;
 mod netdev;
 mod netns;
 mod places;
@@ -52,6 +53,7 @@ pub use manifest::{
 };
 pub use maps::{Batches, Entries, Map, MapName};
 pub use measure::{Measured, measure};
+pub use migrate::Migrated;
 pub use netdev::{XdpFeatures, xdp_features};
 pub use netns::Netns;
 pub use places::{ENV_BPFFS, ENV_RUN, NetnsPlaces, Places, escape, unescape};

@@ -285,7 +285,7 @@ fn reuse_map(map: &MapUse, fd: OwnedFd) -> Result<LoadedMap> {
     Ok(LoadedMap { fd, info, created: false })
 }
 
-fn create_map(map: &MapUse, btf: Option<BorrowedFd<'_>>) -> Result<LoadedMap> {
+pub(crate) fn create_map(map: &MapUse, btf: Option<BorrowedFd<'_>>) -> Result<LoadedMap> {
     let def = &map.def;
     let describe = |e: io::Error| Error::query(format!("map `{}`", def.name))(e);
     let shape = Shape::wanted(def).map_err(describe)?;

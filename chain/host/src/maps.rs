@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use aya_obj::generated::bpf_map_type;
+use aya_obj::generated::{BPF_EXIST, BPF_NOEXIST, bpf_map_type};
 use xdpchain_compose::MapOwner;
 
 use crate::error::{Error, Result};
@@ -184,6 +184,42 @@ impl Map {
     /// [`Error::Map`], with `EINVAL` for a key or value of the wrong size and `E2BIG` when it is full.
     pub fn update(&self, key: &[u8], value: &[u8]) -> Result<()> {
         sys::map_update(&self.map, key, value, 0).map_err(|e| self.failed("write", e))
+    }
+
+    /// Writes an entry unless there is one with its key; whether there was none.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn insert(&self, key: &[u8], value: &[u8]) -> Result<bool> {
+        match sys::map_update(&self.map, key, value, BPF_NOEXIST.into()) {
+            Ok(()) => Ok(true),
+            Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+            Err(e) => Err(self.failed("write", e)),
+        }
+    }
+
+    /// Writes an entry that is there; whether it was.
+    pub(crate) fn update_existing(&self, key: &[u8], value: &[u8]) -> io::Result<bool> {
+        match sys::map_update(&self.map, key, value, BPF_EXIST.into()) {
+            Ok(()) => Ok(true),
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// As [`lookup`](Self::lookup), with the kernel's own error.
+    pub(crate) fn lookup_raw(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        sys::map_lookup(&self.map, key)
+    }
+
+    /// Another descriptor of it.
+    pub(crate) fn clone_fd(&self) -> Result<OwnedFd> {
+        self.map.fd().try_clone_to_owned().map_err(Error::query("a descriptor"))
+    }
+
+    /// Its descriptor as instructions carry it.
+    pub(crate) fn raw_fd(&self) -> i32 {
+        self.map.fd().as_raw_fd()
     }
 
     /// Removes an entry; whether it was there.

@@ -124,6 +124,16 @@ impl NetnsPlaces {
         self.run.join("objects")
     }
 
+    /// The directory of snapshots of maps whose entries are being carried over.
+    pub(crate) fn migrations(&self) -> PathBuf {
+        self.run.join("migrations")
+    }
+
+    /// The snapshot of the map that the map with number `id` is to take the place of.
+    pub(crate) fn migration(&self, id: u32) -> PathBuf {
+        self.migrations().join(id.to_string())
+    }
+
     /// The directory with a directory of manifests for each interface.
     pub fn manifest_root(&self) -> PathBuf {
         self.run.join("interfaces")

@@ -52,6 +52,7 @@ impl Host {
         for ifname in collect::known_interfaces(&self.at)? {
             found.extend(self.recover_interface(&ifname)?);
         }
+        self.settle_migrations()?;
         collect::collect(&self.at)?;
         found.extend(self.sweep());
         drop(lock);

@@ -186,7 +186,7 @@ pub(crate) fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<
 }
 
 /// Writes a file, whole or not at all.
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |e| Error::io("write", path)(e);
     if let Some(parent) = path.parent() {
         make_directory(parent)?;

@@ -22,6 +22,7 @@ use crate::host::{Host, by_dispatcher};
 use crate::interface::Interface;
 use crate::load::{self, Loaded, Programs};
 use crate::manifest::{AttachMode, ChainState, Manifest, MapRecord, Objects};
+use crate::migrate::{Migrated, Migrations};
 use crate::swap::Swap;
 use crate::trial::TrialTerms;
 use crate::undo::Undo;
@@ -128,6 +129,9 @@ pub struct Change {
     pub after: Manifest,
     /// Instructions that the verifier looked at, 0 before kernel 5.16.
     pub verified_insns: u32,
+    /// The maps whose entries were carried over to another layout or size, also those of other interfaces of the
+    /// transaction.
+    pub migrated: Vec<Migrated>,
     /// Whether nothing was committed because of [`Terms::dry_run`].
     pub dry_run: bool,
 }
@@ -192,6 +196,7 @@ impl Host {
                 }
             }
         }
+        self.settle_migrations()?;
         let mut undo = Undo::default();
         let result = self.transact_found(&found, &leaving, terms, &mut undo);
         let (changes, detached) = match result {
@@ -231,15 +236,20 @@ impl Host {
         terms: &Terms<'_>,
         undo: &mut Undo<'a>,
     ) -> Result<(Vec<Change>, Vec<Detached>)> {
+        let taking_part = found.iter().map(|found| found.interface.name.clone());
+        let mut moves = Migrations::new(taking_part.chain(leaving.iter().map(|chain| chain.ifname.clone())));
         let mut prepared = Vec::with_capacity(found.len());
         for found in found {
             prepared.push(match found.by_dispatcher() {
                 true => None,
-                false => Some(self.prepare(found, terms, undo)?),
+                false => Some(self.prepare(found, terms, &mut moves, undo)?),
             });
         }
         if let Some(trial) = terms.trial.as_ref().filter(|_| !terms.dry_run) {
             self.begin_trial(trial, found, &prepared, leaving, undo)?;
+        }
+        if !terms.dry_run {
+            moves.catch_up()?;
         }
         let mut changes = Vec::with_capacity(found.len());
         for (found, prepared) in found.iter().zip(prepared) {
@@ -247,7 +257,14 @@ impl Host {
                 Some(prepared) => self.commit(found, prepared, terms.dry_run, undo)?,
                 None => {
                     let Found { interface, before, desired, .. } = found;
-                    self.change_by_dispatcher(interface, before.clone(), desired.clone(), terms, undo)?
+                    self.change_by_dispatcher(
+                        interface,
+                        before.clone(),
+                        desired.clone(),
+                        terms,
+                        &mut moves,
+                        undo,
+                    )?
                 }
             });
         }
@@ -258,6 +275,8 @@ impl Host {
                 false => self.leave(chain, undo)?,
             });
         }
+        let migrated = if terms.dry_run { moves.planned() } else { moves.finish()? };
+        changes.iter_mut().for_each(|change: &mut Change| change.migrated.clone_from(&migrated));
         Ok((changes, detached))
     }
 
@@ -306,7 +325,13 @@ impl Host {
     }
 
     /// Makes everything of a generation that packets do not notice, and asks the gate.
-    fn prepare<'a>(&'a self, found: &'a Found, terms: &Terms<'_>, undo: &mut Undo<'a>) -> Result<Prepared> {
+    fn prepare<'a>(
+        &'a self,
+        found: &'a Found,
+        terms: &Terms<'_>,
+        moves: &mut Migrations,
+        undo: &mut Undo<'a>,
+    ) -> Result<Prepared> {
         let Found { interface, before, takeover, desired, .. } = found;
         let Desired { mut state, objects, .. } = desired.clone();
         let adopting = takeover.as_ref().filter(|takeover| takeover.adopt);
@@ -314,17 +339,19 @@ impl Host {
             Some(before) => before.adopted.clone(),
             None => adopting.map(|takeover| takeover.found.clone()),
         };
+        before.iter().for_each(|before| moves.hear(&before.state));
+        moves.hear(&state);
         let other_rows = state.assign_rows(before.as_ref().map(|m| &m.state));
         let objects = self.complete(&state, objects)?;
         let mut composed = (terms.compose)(&state, &objects, None).map_err(Error::Compose)?;
-        let mut made = self.load_generation(found, adopted.as_ref(), &mut composed, undo);
+        let mut made = self.load_generation(found, adopted.as_ref(), &mut composed, moves, undo);
         if let Err(Error::Verifier(refusal)) = &made
             && refusal.too_large
             && composed.fallback
         {
             tracing::info!("another engine is tried: {refusal}");
             composed = (terms.compose)(&state, &objects, Some(refusal)).map_err(Error::Compose)?;
-            made = self.load_generation(found, adopted.as_ref(), &mut composed, undo);
+            made = self.load_generation(found, adopted.as_ref(), &mut composed, moves, undo);
         }
         let (loaded, mut maps, swap) = made?;
         if let Some(Takeover { found, program, .. }) = adopting {
@@ -363,6 +390,7 @@ impl Host {
         found: &Found,
         adopted: Option<&Adopted>,
         composed: &mut Composed,
+        moves: &mut Migrations,
         undo: &mut Undo<'a>,
     ) -> Result<(Loaded, Vec<MapRecord>, Swap)> {
         let Found { interface, before, .. } = found;
@@ -379,7 +407,7 @@ impl Host {
         let generation = before.as_ref().map_or(0, |m| m.generation) + 1;
         let mut load = |swap: &Swap| {
             let wanted = Programs { kept: &swap.kept, attach_type, replaces: &[] };
-            self.load(&interface.name, generation, (image, swap), &wanted, undo)
+            self.load(&interface.name, generation, (image, swap), &wanted, moves, undo)
         };
         let (mut loaded, mut maps) = load(&swap)?;
         if before.as_ref().is_some_and(|before| swap.is_stale(before, &maps)) {
@@ -402,7 +430,7 @@ impl Host {
         let verified_insns = loaded.verified_insns();
         let before = before.clone();
         if dry_run {
-            return Ok(Change { before, after, verified_insns, dry_run });
+            return Ok(Change { before, after, verified_insns, migrated: Vec::new(), dry_run });
         }
         self.store_objects(&after, &objects)?;
         match (link, &before) {
@@ -412,7 +440,7 @@ impl Host {
             _ => self.attach(interface, &mut after, &loaded, takeover.as_ref(), undo)?,
         }
         self.publish(before.as_ref(), &mut after, undo)?;
-        Ok(Change { before, after, verified_insns, dry_run })
+        Ok(Change { before, after, verified_insns, migrated: Vec::new(), dry_run })
     }
 }
 

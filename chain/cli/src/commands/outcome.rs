@@ -25,7 +25,59 @@ pub(super) struct Changed<'a> {
     programs: usize,
     slots: Vec<&'a str>,
     verified_instructions: u32,
+    /// Maps whose entries were carried over to another layout or size.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    migrated: Vec<Migrated>,
     dry_run: bool,
+}
+
+/// A map whose entries were, or would be, carried over.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Migrated {
+    map: String,
+    entries: usize,
+    /// Entries that were written while the others were carried over.
+    since: usize,
+    /// Entries that found no room in the new map by then.
+    lost: usize,
+    max_entries_before: u32,
+    max_entries: u32,
+    /// What becomes of the fields, in words.
+    fields: Vec<String>,
+    seconds: f64,
+}
+
+impl Migrated {
+    fn of(migrated: &host::Migrated) -> Self {
+        Self {
+            map: format!("{}/{}", migrated.module, migrated.map),
+            entries: migrated.entries,
+            since: migrated.since,
+            lost: migrated.lost,
+            max_entries_before: migrated.max_entries.0,
+            max_entries: migrated.max_entries.1,
+            fields: migrated.changes.iter().map(ToString::to_string).collect(),
+            seconds: migrated.took.as_secs_f64(),
+        }
+    }
+
+    fn tell(&self, dry_run: bool) {
+        let Self { map, seconds, .. } = self;
+        eprintln!(
+            "{} map {map}: {} entries in {seconds:.2} s{}",
+            if dry_run { "would migrate" } else { "migrated" },
+            grouped(self.entries as u64),
+            match self.max_entries == self.max_entries_before {
+                true => String::new(),
+                false => format!(", room for {}", grouped(self.max_entries.into())),
+            },
+        );
+        self.fields.iter().for_each(|field| eprintln!("  {field}"));
+        if self.lost > 0 {
+            eprintln!("warning: map {map} was full by then: {} entries are lost", grouped(self.lost as u64));
+        }
+    }
 }
 
 impl<'a> Changed<'a> {
@@ -47,6 +99,7 @@ impl<'a> Changed<'a> {
             programs: 1 + after.others.len(),
             slots: after.state.chain.slots.iter().map(|slot| slot.name.as_str()).collect(),
             verified_instructions: change.verified_insns,
+            migrated: change.migrated.iter().map(Migrated::of).collect(),
             dry_run: change.dry_run,
         }
     }
@@ -71,6 +124,7 @@ impl<'a> Changed<'a> {
         if let Some(reason) = self.engine_reason {
             eprintln!("note: engine {}: {reason}", self.engine);
         }
+        self.migrated.iter().for_each(|migrated| migrated.tell(self.dry_run));
     }
 }
 

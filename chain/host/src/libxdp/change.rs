@@ -22,6 +22,7 @@ use crate::host::Host;
 use crate::interface::{AttachPlace, AttachedProgram, Interface};
 use crate::load::{Loaded, Programs};
 use crate::manifest::{AttachMode, Manifest, MapRecord, ProgramRecord};
+use crate::migrate::Migrations;
 use crate::recover::Recovered;
 use crate::swap::Swap;
 use crate::sys::{self, ProgInfo};
@@ -87,11 +88,14 @@ impl Host {
         before: Option<Manifest>,
         desired: Desired,
         terms: &Terms<'_>,
+        moves: &mut Migrations,
         undo: &mut Undo<'a>,
     ) -> Result<Change> {
         let Desired { mut state, objects, cause, .. } = desired;
         let dry_run = terms.dry_run;
         check_interface(interface, before.as_ref())?;
+        before.iter().for_each(|before| moves.hear(&before.state));
+        moves.hear(&state);
         let objects = self.complete(&state, objects)?;
         state.rows.clear();
         let composed = (terms.compose)(&state, &objects, None).map_err(Error::Compose)?;
@@ -105,7 +109,7 @@ impl Host {
             }
             let place = place(interface, found.dispatcher(), state.chain.mode)?;
             let (dispatcher, order, components) =
-                self.prepare_dispatcher(&work, &state.chain.slots, &found, &mut made, undo)?;
+                self.prepare_dispatcher(&work, &state.chain.slots, &found, &mut made, moves, undo)?;
             let (loaded, maps) = made.as_ref().expect("made by what comes before");
             let mut after =
                 self.manifest_of(interface, work.before, state.clone(), &composed, (loaded, maps.clone()))?;
@@ -122,7 +126,7 @@ impl Host {
                 for (index, program) in programs.iter().enumerate() {
                     dispatcher.put(index, *program)?;
                 }
-                return Ok(Change { before, after, verified_insns, dry_run });
+                return Ok(Change { before, after, verified_insns, migrated: Vec::new(), dry_run });
             }
             self.store_objects(&after, &objects)?;
             self.stage(&after, undo)?;
@@ -142,7 +146,7 @@ impl Host {
             // A packet may be on its way between two programs of the dispatcher before.
             sys::wait_for_programs();
             self.forget_dispatchers(&pins, &after, before.as_ref());
-            return Ok(Change { before, after, verified_insns, dry_run });
+            return Ok(Change { before, after, verified_insns, migrated: Vec::new(), dry_run });
         }
         Err(Error::Contended { ifname: interface.name.clone(), tries: TRIES })
     }
@@ -154,6 +158,7 @@ impl Host {
         slots: &[xdpchain_spec::SlotSpec],
         found: &Found,
         made: &mut Option<Made>,
+        moves: &mut Migrations,
         undo: &mut Undo<'a>,
     ) -> Result<(Dispatcher, Order, Vec<ComponentRecord>)> {
         let image = &work.composed.image;
@@ -186,7 +191,8 @@ impl Host {
             let swap = Swap::all(image);
             let generation = work.before.map_or(0, |before| before.generation) + 1;
             let wanted = Programs { replaces: &targets, ..Programs::default() };
-            *made = Some(self.load(&work.interface.name, generation, (image, &swap), &wanted, undo)?);
+            *made =
+                Some(self.load(&work.interface.name, generation, (image, &swap), &wanted, moves, undo)?);
         }
         let loaded = &made.as_ref().expect("made just now").0;
         let mut components = Vec::with_capacity(names.len());

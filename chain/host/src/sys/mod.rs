@@ -29,8 +29,8 @@ pub use map::{
 };
 pub use os::{
     bind_netns, file_system_type, interface_index, interface_name, is_running, leave_session, lock_exclusive,
-    mount_bpffs, mount_bpffs_in, netns_cookie, open_directory, raise_memlock, same_file, try_lock_exclusive,
-    wait_for_programs,
+    mount_bpffs, mount_bpffs_in, netns_cookie, on_cpu, open_directory, raise_memlock, same_file,
+    try_lock_exclusive, wait_for_programs,
 };
 pub use prog::{
     ProgInfo, ProgLoad, TestRun, TestRunResult, prog_by_id, prog_info, prog_load, prog_load_stats,

@@ -182,6 +182,28 @@ pub fn wait_for_programs() {
     }
 }
 
+/// Runs `f` on CPU `cpu`, or where it is when that CPU is not there or not for this process.
+pub fn on_cpu<T>(cpu: usize, f: impl FnOnce() -> T) -> T {
+    // SAFETY: `cpu_set_t` is an array of integers, for which all zeros is a value.
+    let (mut before, mut only): (libc::cpu_set_t, libc::cpu_set_t) = unsafe { mem::zeroed() };
+    let size = mem::size_of::<libc::cpu_set_t>();
+    let mut moved = false;
+    if cpu < 8 * size {
+        // SAFETY: the number is below that of the set's bits, and both sets are as large as the calls are told.
+        unsafe {
+            libc::CPU_SET(cpu, &mut only);
+            moved = libc::sched_getaffinity(0, size, &mut before) == 0
+                && libc::sched_setaffinity(0, size, &only) == 0;
+        }
+    }
+    let done = f();
+    if moved {
+        // SAFETY: as above; the kernel has given this set itself.
+        unsafe { libc::sched_setaffinity(0, size, &before) };
+    }
+    done
+}
+
 /// Whether an open file still is what `path` leads to.
 pub fn same_file(file: &File, path: &Path) -> bool {
     match (file.metadata(), std::fs::metadata(path)) {
