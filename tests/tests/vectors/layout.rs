@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use serde_yaml::{Mapping, Value};
+use serde_json::{Map, Value};
 use xdpchain_abi::Reason;
 
 /// Types by name: `field:kind` in order, `_:n` for padding of n octets; a bare kind is no struct. `u32x4` is an array.
@@ -68,14 +68,14 @@ pub(crate) fn encode(name: &str, value: &Value) -> Result<Vec<u8>, String> {
     if !layout.contains(':') {
         return scalar(layout, value);
     }
-    let fields = value.as_mapping().ok_or_else(|| format!("a {name} is written as its fields"))?;
+    let fields = value.as_object().ok_or_else(|| format!("a {name} is written as its fields"))?;
     let mut octets = Vec::new();
     overlay(name, &mut octets, fields)?;
     Ok(octets)
 }
 
 /// Writes the fields that are named over `octets`, a value of struct `name`; over zeroes when it is empty.
-pub(crate) fn overlay(name: &str, octets: &mut Vec<u8>, fields: &Mapping) -> Result<(), String> {
+pub(crate) fn overlay(name: &str, octets: &mut Vec<u8>, fields: &Map<String, Value>) -> Result<(), String> {
     let (_, layout) =
         TYPES.iter().find(|(n, _)| *n == name).ok_or_else(|| format!("no type is called `{name}`"))?;
     let mut known = 0;
@@ -115,7 +115,7 @@ fn size(kind: &str) -> Result<usize, String> {
 /// The octets of one value.
 fn scalar(kind: &str, value: &Value) -> Result<Vec<u8>, String> {
     if let Some((kind, _)) = kind.split_once('x') {
-        let values = value.as_sequence().ok_or("an array is expected")?;
+        let values = value.as_array().ok_or("an array is expected")?;
         return Ok(values.iter().map(|v| scalar(kind, v)).collect::<Result<Vec<_>, _>>()?.concat());
     }
     let number = || value.as_u64().ok_or_else(|| format!("`{value:?}` is no number"));

@@ -38,7 +38,6 @@
 //! Objects are taken from `XDPCHAIN_EBPF_DIR`, else from `ebpf` in cargo's target folder.
 #![forbid(unsafe_code)]
 
-mod fixture;
 mod layout;
 mod maps;
 mod run;
@@ -46,9 +45,8 @@ mod run;
 use std::{fs, path::Path, sync::Arc};
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use xdpchain_golden::Fixture;
 use xdpchain_tests::{Netns, kernel, veth};
-
-use crate::fixture::Fixture;
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -60,7 +58,10 @@ fn main() {
         let skipped = name.clone();
         Trial::test(name, move || {
             let network = network.ok_or("listed only")?;
-            let fixture = Fixture::parse(&text)?;
+            let fixture = Fixture::parse(&text).map_err(|error| error.to_string())?;
+            if fixture.row.as_deref().is_none_or(|row| row.trim().is_empty()) {
+                return Err("`row` is missing".into());
+            }
             if fixture.needs_context() && !kernel::test_run_has_context() {
                 kernel::lacks(&skipped, "context for test runs of XDP programs");
                 return Ok(());

@@ -8,14 +8,11 @@ use aya::{
     programs::{TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
-use serde_yaml::Value;
-use xdpchain_abi::{CONTEXT_MAP, Fate, PacketContext, REASON_MAP, REASONS, Reason, XDPCHAIN_FINAL};
+use xdpchain_abi::{CONTEXT_MAP, Fate, PacketContext, REASON_MAP, REASONS, Reason};
+use xdpchain_golden::{Entry, Fixture, difference, verdict_name};
 use xdpchain_tests::{Netns, cli::target_dir};
 
-use crate::{
-    fixture::{Entry, Fixture},
-    layout, maps,
-};
+use crate::{layout, maps};
 
 const CONTEXT: usize = size_of::<PacketContext>();
 /// `XDP_PACKET_HEADROOM`, less the `struct xdp_frame` that the kernel keeps at its start.
@@ -25,7 +22,8 @@ const BUFFER: usize = 4096;
 
 /// Runs the fixture in the namespace of this thread, `ns`, and compares.
 pub(crate) fn run(ns: &Netns, fixture: &Fixture) -> Result<(), String> {
-    let object = objects().join(format!("{}.o", fixture.program));
+    let name = fixture.program.as_deref().ok_or("`program` is missing")?;
+    let object = objects().join(format!("{name}.o"));
     let mut ebpf = EbpfLoader::new()
         // A million preallocated entries for each fixture would be most of the time it takes.
         .map_max_entries("sessions", 1024)
@@ -37,34 +35,32 @@ pub(crate) fn run(ns: &Netns, fixture: &Fixture) -> Result<(), String> {
         <[u8; CONTEXT]>::try_from(octets).map_err(|_| "the layout of PacketContext is out of date")?
     };
     set_context(&mut ebpf, before)?;
-    for (name, entries) in &fixture.maps {
-        let (key, value) = layout::types(&fixture.program, name)?;
+    for (of, entries) in &fixture.maps {
+        let (key, value) = layout::types(name, of)?;
         for entry in entries {
-            let map = ebpf.map_mut(name).ok_or_else(|| format!("the object has no map `{name}`"))?;
+            let map = ebpf.map_mut(of).ok_or_else(|| format!("the object has no map `{of}`"))?;
             maps::put(map, &layout::encode(key, &entry.key)?, &layout::encode(value, &entry.value)?)
-                .map_err(|error| format!("map `{name}`: {error}"))?;
+                .map_err(|error| format!("map `{of}`: {error}"))?;
         }
     }
 
-    let (verdict, output) = send(ns, fixture, &mut ebpf)?;
+    let (verdict, output) = send(ns, fixture, name, &mut ebpf)?;
 
     let mut wrong = Vec::new();
     if verdict != fixture.expect.verdict {
         wrong.push(format!("verdict: expected {}, found {verdict}", fixture.expect.verdict));
     }
-    let expected = fixture.output()?;
-    if output != expected {
-        wrong.push(format!("packet: {}", difference(&expected, &output)));
-    }
-    let reason = fixture.reason()?;
+    let expected = fixture.output().map_err(|error| error.to_string())?;
+    wrong.extend(difference(&expected, &output).map(|difference| format!("packet: {difference}")));
+    let reason = fixture.reason().map_err(|error| error.to_string())?;
     let expected: Vec<_> = reason.map(|reason| (reason.name(), 1)).into_iter().collect();
     let counted = counted(&ebpf)?;
     if counted != expected {
         wrong.push(format!("reasons: expected {expected:?}, found {counted:?}"));
     }
     compare_context(&ebpf, fixture, before, reason, &mut wrong)?;
-    for (name, entries) in &fixture.expect.maps {
-        compare_map(&ebpf, &fixture.program, name, entries, &mut wrong)?;
+    for (of, entries) in &fixture.expect.maps {
+        compare_map(&ebpf, name, of, entries, &mut wrong)?;
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
@@ -75,12 +71,12 @@ fn objects() -> PathBuf {
 }
 
 /// Runs the program once; its verdict and the packet as it left it.
-fn send(ns: &Netns, fixture: &Fixture, ebpf: &mut Ebpf) -> Result<(String, Vec<u8>), String> {
-    let entry = fixture.program.replace('-', "_");
+fn send(ns: &Netns, fixture: &Fixture, name: &str, ebpf: &mut Ebpf) -> Result<(String, Vec<u8>), String> {
+    let entry = name.replace('-', "_");
     let program = ebpf.program_mut(&entry).ok_or_else(|| format!("the object has no program `{entry}`"))?;
     let program: &mut Xdp = program.try_into().map_err(|e| format!("`{entry}`: {e}"))?;
     program.load().map_err(|e| format!("`{entry}`: {}", chain(&e)))?;
-    let packet = fixture.input()?;
+    let packet = fixture.input().map_err(|error| error.to_string())?;
     // Metadata in front of the packet is what takes headroom away.
     let metadata = match fixture.headroom {
         Some(room) if room <= HEADROOM && room % 4 == 0 => (HEADROOM - room) as usize,
@@ -107,21 +103,7 @@ fn send(ns: &Netns, fixture: &Fixture, ebpf: &mut Ebpf) -> Result<(String, Vec<u
         })
         .map_err(|e| format!("BPF_PROG_TEST_RUN: {}", chain(&e)))?;
     output.truncate(result.data_size_out as usize);
-    Ok((verdict(result.return_value), output.split_off(metadata.min(output.len()))))
-}
-
-/// A verdict as fixtures write it.
-fn verdict(value: u32) -> String {
-    let name = match value & !XDPCHAIN_FINAL {
-        0 => "aborted",
-        1 => "drop",
-        2 => "pass",
-        3 => "tx",
-        4 => "redirect",
-        _ => return value.to_string(),
-    };
-    let end = if value & XDPCHAIN_FINAL == 0 { "" } else { "+final" };
-    format!("{name}{end}")
+    Ok((verdict_name(result.return_value), output.split_off(metadata.min(output.len()))))
 }
 
 /// Gives every CPU's context the same value.
@@ -143,8 +125,8 @@ fn compare_context(
 ) -> Result<(), String> {
     let mut expected = before.to_vec();
     if let Some(reason) = reason.filter(|reason| reason.fate() != Fate::Noted) {
-        let mut fields = serde_yaml::Mapping::new();
-        fields.insert("reason".into(), reason.name().into());
+        let mut fields = serde_json::Map::new();
+        fields.insert("reason".to_owned(), reason.name().into());
         layout::overlay("PacketContext", &mut expected, &fields)?;
     }
     layout::overlay("PacketContext", &mut expected, &fixture.expect.context)?;
@@ -153,9 +135,10 @@ fn compare_context(
     let values = map.get(&0, 0).map_err(|e| chain(&e))?;
     let changed: Vec<_> = values.iter().filter(|value| **value != before).collect();
     let found = changed.first().map_or(&before, |value| *value);
-    if changed.len() > 1 || found[..] != expected[..] {
-        wrong.push(format!("context: {}", difference(&expected, found)));
+    if changed.len() > 1 {
+        wrong.push(format!("context: changed on {} CPUs", changed.len()));
     }
+    wrong.extend(difference(&expected, found).map(|difference| format!("context: {difference}")));
     Ok(())
 }
 
@@ -189,34 +172,14 @@ fn compare_map(
         let octets = layout::encode(key, k)?;
         let found = maps::take(map, &octets, expected.len());
         match found {
-            Ok(found) if found == expected => {}
             Ok(found) => {
-                wrong.push(format!("map `{name}` at {}: {}", shown(k), difference(&expected, &found)))
+                let difference = difference(&expected, &found);
+                wrong.extend(difference.map(|difference| format!("map `{name}` at {k}: {difference}")));
             }
-            Err(error) => wrong.push(format!("map `{name}` at {}: {error}", shown(k))),
+            Err(error) => wrong.push(format!("map `{name}` at {k}: {error}")),
         }
     }
     Ok(())
-}
-
-/// Where two strings of octets differ, and both.
-fn difference(expected: &[u8], found: &[u8]) -> String {
-    let at = expected.iter().zip(found).position(|(a, b)| a != b).unwrap_or(expected.len().min(found.len()));
-    format!("differs from octet {at} on\n  expected {}\n  found    {}", hex(expected), hex(found))
-}
-
-fn hex(octets: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut text = format!("{} octets:", octets.len());
-    for (i, octet) in octets.iter().enumerate() {
-        let space = if i % 4 == 0 { " " } else { "" };
-        let _ = write!(text, "{space}{octet:02x}");
-    }
-    text
-}
-
-fn shown(value: &Value) -> String {
-    serde_yaml::to_string(value).unwrap_or_default().trim_end().replace('\n', ", ")
 }
 
 /// An error with all that caused it.
