@@ -138,3 +138,60 @@ chains:
         assert!(has, "{}", run.stderr);
     }
 }
+
+/// What `map list` says of one map; none when it is not there.
+fn listed(shell: &Shell<'_>, name: &str) -> Option<serde_json::Value> {
+    let maps = shell.json(&["map", "list"])["maps"].take();
+    maps.as_array().expect("a list").iter().find(|map| map["map"] == name).cloned()
+}
+
+#[test]
+fn a_map_lives_as_long_as_a_chain_uses_it_and_no_longer() {
+    let ns = namespace("counted");
+    veth((&ns, "eth2"), (&ns, "peer2"));
+    let yaml = chains("", "seen: flows/flows").replace("[eth1]", "[eth1, eth2]");
+    let shell = Shell::new(&ns, &yaml);
+    for ifname in ["eth1", "eth2"] {
+        shell.xdpchain(&["attach", ifname]).expect(0);
+    }
+    shell
+        .xdpchain(&["map", "set", "flows/flows", "5", r#"{"packets": 9, "bytes": 1, "spare": 0, "kind": 0}"#])
+        .expect(0);
+    let user = |interface: &str, generation: u64, modules: &[&str]| serde_json::json!({"interface": interface, "generation": generation, "modules": modules});
+    let map = listed(&shell, "flows/flows").expect("in use");
+    assert_eq!(
+        map["usedBy"],
+        serde_json::json!([user("eth1", 1, &["reader", "flows"]), user("eth2", 1, &["reader", "flows"])])
+    );
+    // The module that owns it leaves one chain, and the one that imports it keeps it there.
+    shell.xdpchain(&["remove", "eth1", "flows"]).expect(0);
+    let map = listed(&shell, "flows/flows").expect("in use");
+    assert_eq!(
+        map["usedBy"],
+        serde_json::json!([user("eth1", 2, &["reader"]), user("eth2", 1, &["reader", "flows"])])
+    );
+    assert_eq!(map["keptBy"], serde_json::json!([{"interface": "eth1", "generations": [1]}]));
+    let wide = shell.xdpchain(&["map", "list", "-o", "wide"]).expect(0).stdout;
+    assert!(wide.contains("eth1#2: reader; eth2#1: reader, flows"), "{wide}");
+    let status = shell.json(&["status", "eth1"])["interfaces"][0].take();
+    let of_status = status["maps"].as_array().unwrap().iter().find(|map| map["map"] == "flows/flows");
+    assert_eq!(of_status.unwrap()["usedBy"], serde_json::json!(["eth1", "eth2"]));
+    // What only the module itself uses is the other chain's alone, until that goes too.
+    assert_eq!(listed(&shell, "flows/recent").expect("in use")["interfaces"], serde_json::json!(["eth2"]));
+    shell.xdpchain(&["detach", "eth2"]).expect(0);
+    assert_eq!(listed(&shell, "flows/recent"), None);
+    assert_eq!(shell.json(&["map", "get", "flows/flows", "5"])["value"]["packets"], 9);
+    // A generation that is kept does not keep a map: going back to it makes a new one, and leaks none.
+    shell.xdpchain(&["add", "eth1", "./passing.o"]).expect(0);
+    shell.xdpchain(&["remove", "eth1", "reader"]).expect(0);
+    assert_eq!(listed(&shell, "flows/flows"), None);
+    let pins =
+        |shell: &Shell<'_>| shell.left().iter().filter(|path| path.ends_with("modules/flows/flows")).count();
+    assert_eq!(pins(&shell), 0);
+    shell.xdpchain(&["rollback", "eth1", "1"]).expect(0);
+    assert_eq!(pins(&shell), 1);
+    let rows = shell.xdpchain(&["map", "export", "flows/flows"]).expect(0).stdout;
+    assert_eq!(rows, "", "the map is a new one");
+    shell.xdpchain(&["detach", "eth1"]).expect(0);
+    assert_eq!(shell.left(), Vec::<std::path::PathBuf>::new());
+}

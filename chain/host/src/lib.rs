@@ -51,7 +51,7 @@ pub use libxdp::{ComponentRecord, ComponentStatus};
 pub use manifest::{
     AttachMode, BadObjectId, ChainState, Manifest, MapRecord, ModuleState, ObjectId, Objects, ProgramRecord,
 };
-pub use maps::{Batches, Entries, Map, MapName};
+pub use maps::{Batches, Entries, Map, MapName, MapUser};
 pub use measure::{Measured, measure};
 pub use migrate::Migrated;
 pub use netdev::{XdpFeatures, xdp_features};

@@ -12,7 +12,7 @@ use xdpchain_compose::MapOwner;
 
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::manifest::MapRecord;
+use crate::manifest::{ChainState, Manifest, MapRecord};
 use crate::sys::{self, BatchError, BatchOp, MapFd, MapInfo};
 
 /// Octets of keys and values in one batch: large enough that a system call costs nothing, small enough to stay in cache.
@@ -27,6 +27,53 @@ pub struct MapName {
     pub name: String,
     /// The interfaces whose chains use it; for a chain's own map there is one.
     pub interfaces: Vec<String>,
+    /// The generations that run and use it, one for each interface. It lives as long as there is one.
+    pub users: Vec<MapUser>,
+    /// Earlier generations that had such a map: the interface, and their numbers. They do not keep it alive; one that is
+    /// gone back to when the map is gone begins with an empty one.
+    pub kept: Vec<(String, Vec<u64>)>,
+}
+
+/// A generation that uses a map.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MapUser {
+    /// The interface.
+    pub interface: String,
+    /// The generation.
+    pub generation: u64,
+    /// The modules in its slots that have the map, as their own or imported; none for a chain's own map.
+    pub modules: Vec<String>,
+}
+
+impl MapUser {
+    fn of(manifest: &Manifest, record: &MapRecord) -> Self {
+        let modules = match &record.module {
+            Some(owner) => users(&manifest.state, owner, &record.name),
+            None => Vec::new(),
+        };
+        Self { interface: manifest.ifname.clone(), generation: manifest.generation, modules }
+    }
+}
+
+/// The modules in slots whose map it is, as their own or imported.
+fn users(state: &ChainState, owner: &str, map: &str) -> Vec<String> {
+    let uses = |module: &str| {
+        module == owner
+            || state.modules.get(module).is_some_and(|given| {
+                given.spec.imports.values().any(|import| {
+                    let (mut at, mut name) = (import.module.as_str(), import.map.as_str());
+                    // No import leads through a module twice.
+                    for _ in 0..=state.modules.len() {
+                        match state.modules.get(at).and_then(|given| given.spec.imports.get(name)) {
+                            Some(next) => (at, name) = (&next.module, &next.map),
+                            None => break,
+                        }
+                    }
+                    (at, name) == (owner, map)
+                })
+            })
+    };
+    state.chain.slots.iter().map(|slot| &slot.module).filter(|module| uses(module)).cloned().collect()
 }
 
 impl Host {
@@ -36,15 +83,43 @@ impl Host {
     /// [`Error::Manifest`], [`Error::Permission`].
     pub fn maps(&self) -> Result<Vec<MapName>> {
         let mut found: Vec<MapName> = Vec::new();
-        for ifname in self.interfaces()? {
-            for record in self.manifest(&ifname)?.maps {
-                let (owner, name) = (record.owner(), record.name);
-                let shared = found
-                    .iter_mut()
-                    .find(|map| map.owner != MapOwner::Chain && map.owner == owner && map.name == name);
+        let interfaces = self.interfaces()?;
+        for ifname in &interfaces {
+            let manifest = self.manifest(ifname)?;
+            for record in &manifest.maps {
+                let (owner, user) = (record.owner(), MapUser::of(&manifest, record));
+                let shared = found.iter_mut().find(|map| {
+                    map.owner != MapOwner::Chain && map.owner == owner && map.name == record.name
+                });
                 match shared {
-                    Some(map) => map.interfaces.push(ifname.clone()),
-                    None => found.push(MapName { owner, name, interfaces: vec![ifname.clone()] }),
+                    Some(map) => {
+                        map.interfaces.push(ifname.clone());
+                        map.users.push(user);
+                    }
+                    None => found.push(MapName {
+                        owner,
+                        name: record.name.clone(),
+                        interfaces: vec![ifname.clone()],
+                        users: vec![user],
+                        kept: Vec::new(),
+                    }),
+                }
+            }
+        }
+        for ifname in &interfaces {
+            let current = self.manifest(ifname)?.generation;
+            for manifest in self.history(ifname)?.iter().filter(|manifest| manifest.generation != current) {
+                for record in &manifest.maps {
+                    let of_it = |map: &&mut MapName| {
+                        let its = map.owner != MapOwner::Chain || map.interfaces == [ifname.as_str()];
+                        its && map.owner == record.owner() && map.name == record.name
+                    };
+                    if let Some(map) = found.iter_mut().find(of_it) {
+                        match map.kept.last_mut().filter(|(last, _)| last == ifname) {
+                            Some((_, generations)) => generations.push(manifest.generation),
+                            None => map.kept.push((ifname.clone(), vec![manifest.generation])),
+                        }
+                    }
                 }
             }
         }

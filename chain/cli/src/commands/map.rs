@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde::Serialize;
 use xdpchain_compose::MapOwner;
 use xdpchain_compose::btf::Btf;
-use xdpchain_host::{Entries, Host, Map};
+use xdpchain_host::{self as host, Entries, Host, Map};
 use xdpchain_state::{Format, ImportOptions, Importer, MapCodec};
 
 use super::status::map_name;
@@ -179,10 +179,35 @@ struct Listed {
     memory: u64,
     id: u32,
     interfaces: Vec<String>,
+    /// The generations that run and use it; it lives as long as there is one.
+    used_by: Vec<User>,
+    /// Earlier generations that had such a map.
+    kept_by: Vec<Kept>,
+}
+
+#[derive(Serialize)]
+struct User {
+    interface: String,
+    generation: u64,
+    /// The modules in its slots that have the map, as their own or imported.
+    modules: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Kept {
+    interface: String,
+    generations: Vec<u64>,
 }
 
 impl Listed {
-    fn new(open: &Open, interfaces: Vec<String>) -> Result<Self> {
+    fn new(open: &Open, name: Option<host::MapName>) -> Result<Self> {
+        let (interfaces, users, kept) =
+            name.map(|name| (name.interfaces, name.users, name.kept)).unwrap_or_default();
+        let user = |user: host::MapUser| User {
+            interface: user.interface,
+            generation: user.generation,
+            modules: user.modules,
+        };
         let info = open.map.info();
         Ok(Self {
             map: open.name.clone(),
@@ -196,6 +221,11 @@ impl Listed {
             memory: open.map.memory()?,
             id: info.id,
             interfaces,
+            used_by: users.into_iter().map(user).collect(),
+            kept_by: kept
+                .into_iter()
+                .map(|(interface, generations)| Kept { interface, generations })
+                .collect(),
         })
     }
 }
@@ -220,13 +250,13 @@ fn list(host: &Host, out: Output, iface: Option<&str>) -> Result<()> {
                 host.chain_map(iface, &name.name)?
             }
         };
-        maps.push(Listed::new(&Open::new(map_name(&name.owner, &name.name), map)?, name.interfaces)?);
+        maps.push(Listed::new(&Open::new(map_name(&name.owner, &name.name), map)?, Some(name))?);
     }
     let maps = Maps { maps };
     out.print("MapList", &maps, |page| {
         let mut headings = vec!["MAP", "TYPE", "KEY", "VALUE", ">ENTRIES MAX", ">MEMORY", "INTERFACES"];
         if out.wide() {
-            headings.extend([">ID", ">KEY OCTETS", ">VALUE OCTETS", "FLAGS"]);
+            headings.extend([">ID", ">KEY OCTETS", ">VALUE OCTETS", "FLAGS", "USED BY", "ALSO IN"]);
         }
         page.table(
             &headings,
@@ -243,11 +273,31 @@ fn list(host: &Host, out: Output, iface: Option<&str>) -> Result<()> {
                 if out.wide() {
                     row.extend([map.id.to_string(), map.key_size.to_string()]);
                     row.extend([map.value_size.to_string(), format!("{:#x}", map.flags)]);
+                    row.extend([used_by(map), also_in(map)]);
                 }
                 row
             }),
         );
     })
+}
+
+/// Which generations use a map, and which of their modules.
+fn used_by(map: &Listed) -> String {
+    let user = |user: &User| {
+        let modules =
+            if user.modules.is_empty() { String::new() } else { format!(": {}", user.modules.join(", ")) };
+        format!("{}#{}{modules}", user.interface, user.generation)
+    };
+    map.used_by.iter().map(user).collect::<Vec<_>>().join("; ")
+}
+
+/// Which earlier generations had a map.
+fn also_in(map: &Listed) -> String {
+    let kept = |kept: &Kept| {
+        let numbers: Vec<String> = kept.generations.iter().map(|number| format!("#{number}")).collect();
+        format!("{}{}", kept.interface, numbers.concat())
+    };
+    map.kept_by.iter().map(kept).collect::<Vec<_>>().join("; ")
 }
 
 fn show(host: &Host, out: Output, name: &MapName, limit: usize) -> Result<()> {
@@ -261,7 +311,7 @@ fn show(host: &Host, out: Output, name: &MapName, limit: usize) -> Result<()> {
         more: bool,
     }
     let open = open(host, name)?;
-    let interfaces = host.maps()?.into_iter().find(|map| match &map.owner {
+    let used = host.maps()?.into_iter().find(|map| match &map.owner {
         MapOwner::Chain => name.map.module == CHAIN && map.interfaces.first() == name.iface.as_ref(),
         MapOwner::Module(module) => *module == name.map.module && map.name == name.map.map,
     });
@@ -280,7 +330,7 @@ fn show(host: &Host, out: Output, name: &MapName, limit: usize) -> Result<()> {
     });
     let decoded = entries.iter().map(|(key, value)| open.codec.entry(key, value));
     let shown = Shown {
-        map: Listed::new(&open, interfaces.map(|map| map.interfaces).unwrap_or_default())?,
+        map: Listed::new(&open, used)?,
         entries: decoded.collect::<Result<_, _>>().map_err(|source| open.undecodable(source))?,
         more,
     };

@@ -105,6 +105,8 @@ struct MapStatus {
     map_type: String,
     max_entries: u32,
     memory: u64,
+    /// The interfaces whose chains use it.
+    used_by: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -178,7 +180,16 @@ fn status(host: &Host, chain: &ChainStatus) -> Result<Status> {
             bytes: exits.total().bytes,
         })
     });
+    let shared = host.maps()?;
+    let used_by = |map: &xdpchain_host::MapStatus| match &map.owner {
+        MapOwner::Chain => vec![manifest.ifname.clone()],
+        owner => {
+            let found = shared.iter().find(|shared| shared.owner == *owner && shared.name == map.name);
+            found.map(|shared| shared.interfaces.clone()).unwrap_or_default()
+        }
+    };
     let maps = chain.maps.iter().map(|map| MapStatus {
+        used_by: used_by(map),
         map: map_name(&map.owner, &map.name),
         map_type: xdpchain_host::load::map_type_name(map.info.map_type),
         max_entries: map.info.max_entries,
@@ -328,7 +339,7 @@ fn show(page: &mut Page, status: &Status, wide: bool) {
     }
     page.line("");
     page.table(
-        &["MAP", "TYPE", ">ENTRIES MAX", ">MEMORY", ">OCTETS"],
+        &["MAP", "TYPE", ">ENTRIES MAX", ">MEMORY", ">OCTETS", "USED BY"],
         status.maps.iter().map(|map| {
             vec![
                 map.map.clone(),
@@ -336,6 +347,7 @@ fn show(page: &mut Page, status: &Status, wide: bool) {
                 grouped(map.max_entries.into()),
                 octets(map.memory),
                 grouped(map.memory),
+                map.used_by.join(", "),
             ]
         }),
     );
