@@ -32,7 +32,8 @@ impl Port {
                 .find_map(|i| i.address?.as_link_addr().copied())
                 .unwrap_or_else(|| panic!("no interface `{interface}` in {}", ns.name()));
             bind(fd.as_raw_fd(), &address).expect("the interface is there");
-            setsockopt(&fd, sockopt::RcvBuf, &(4 << 20)).expect("a buffer size is always taken");
+            // Enough for the frames that come while a busy machine runs something else.
+            setsockopt(&fd, sockopt::RcvBufForce, &(64 << 20)).expect("root may have large buffers");
             Self { socket: UdpSocket::from(fd) }
         })
     }

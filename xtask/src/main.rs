@@ -82,6 +82,9 @@ enum Command {
         install: Install,
         /// Which one
         name: bench::Name,
+        /// What the benchmark itself takes, after `--`
+        #[arg(last = true)]
+        arguments: Vec<String>,
     },
     /// Feed the fuzz targets; what is found, and what got somewhere new, stays in target/fuzz
     Fuzz {
@@ -156,9 +159,9 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             setup::ensure(install.no_install, vm.is_some())?;
             compat::write(vm.as_ref())
         }
-        Command::Bench { install, name } => {
+        Command::Bench { install, name, arguments } => {
             setup::ensure(install.no_install, false)?;
-            bench::run_bench(name)
+            bench::run_bench(name, &arguments)
         }
         Command::Fuzz { install, target, seconds } => {
             setup::ensure(install.no_install, false)?;

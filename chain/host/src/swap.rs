@@ -5,6 +5,7 @@
 //! the packets.
 
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use xdpchain_compose::{Image, MapOwner, ProgramImage, Target};
@@ -151,7 +152,7 @@ pub(crate) fn code(image: &Image, program: &ProgramImage) -> String {
 }
 
 impl Host {
-    /// Commits a change of a chain that runs.
+    /// Commits a change of a chain that runs; how long the step took that packets notice.
     pub(crate) fn swap<'a>(
         &'a self,
         interface: &Interface,
@@ -160,7 +161,7 @@ impl Host {
         after: &Manifest,
         (image, loaded, swap): (&Image, &Loaded, &Swap),
         undo: &mut Undo<'a>,
-    ) -> Result<()> {
+    ) -> Result<Duration> {
         let swapped = |expected, found| Error::Swapped {
             ifname: interface.name.clone(),
             generation: before.generation,
@@ -171,11 +172,12 @@ impl Host {
             return Err(swapped(before.program.id, link.info.prog_id));
         }
         match swap.commit {
-            Commit::Nothing => self.stage(after, undo),
+            Commit::Nothing => self.stage(after, undo).map(|()| Duration::ZERO),
             Commit::Link => {
                 let failed = |e| Error::query(format!("the link of `{}`", interface.name))(e);
                 let old = sys::prog_by_id(before.program.id).map_err(failed)?;
                 self.stage(after, undo)?;
+                let start = Instant::now();
                 sys::link_update(link.fd.as_fd(), loaded.program.as_fd(), old.as_fd()).map_err(|e| {
                     // The kernel answers EPERM when the link runs another program than the one that it was told.
                     match sys::link_info(link.fd.as_fd()) {
@@ -185,6 +187,7 @@ impl Host {
                         _ => failed(e),
                     }
                 })?;
+                let took = start.elapsed();
                 undo.visible();
                 let (link, new) = (clone(&link.fd)?, clone(&loaded.program)?);
                 let ifname = interface.name.clone();
@@ -194,7 +197,7 @@ impl Host {
                     sys::wait_for_programs();
                     done.map_err(Error::query(format!("the link of `{ifname}`")))
                 });
-                Ok(())
+                Ok(took)
             }
             Commit::Entry { map, index, program } => {
                 let name = &image.maps[map].def.name;
@@ -209,7 +212,9 @@ impl Host {
                 }
                 let old = sys::prog_by_id(expected).map_err(failed)?;
                 self.stage(after, undo)?;
+                let start = Instant::now();
                 put(&array, index, loaded.program(program)).map_err(failed)?;
+                let took = start.elapsed();
                 undo.visible();
                 let name = name.clone();
                 undo.push("put the slot's program before back", move || {
@@ -219,7 +224,7 @@ impl Host {
                         source,
                     })
                 });
-                Ok(())
+                Ok(took)
             }
         }
     }

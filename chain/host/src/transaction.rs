@@ -9,6 +9,7 @@
 //! [`Host::recover`] and the next operation finish it or clear it away.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use xdpchain_compose::{ADOPTED_MAP, Image};
 use xdpchain_spec::{Engine, Mode};
@@ -132,6 +133,8 @@ pub struct Change {
     /// The maps whose entries were carried over to another layout or size, also those of other interfaces of the
     /// transaction.
     pub migrated: Vec<Migrated>,
+    /// How long the one step took that packets notice; zero when none was taken.
+    pub swap_time: Duration,
     /// Whether nothing was committed because of [`Terms::dry_run`].
     pub dry_run: bool,
 }
@@ -429,18 +432,19 @@ impl Host {
         let Prepared { objects, image, loaded, swap, mut after } = prepared;
         let verified_insns = loaded.verified_insns();
         let before = before.clone();
+        let mut swap_time = Duration::ZERO;
         if dry_run {
-            return Ok(Change { before, after, verified_insns, migrated: Vec::new(), dry_run });
+            return Ok(Change { before, after, verified_insns, swap_time, migrated: Vec::new(), dry_run });
         }
         self.store_objects(&after, &objects)?;
         match (link, &before) {
             (Some(link), Some(before)) => {
-                self.swap(interface, link, before, &after, (&image, &loaded, &swap), undo)?
+                swap_time = self.swap(interface, link, before, &after, (&image, &loaded, &swap), undo)?;
             }
             _ => self.attach(interface, &mut after, &loaded, takeover.as_ref(), undo)?,
         }
         self.publish(before.as_ref(), &mut after, undo)?;
-        Ok(Change { before, after, verified_insns, migrated: Vec::new(), dry_run })
+        Ok(Change { before, after, verified_insns, swap_time, migrated: Vec::new(), dry_run })
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Changed<'a> {
     /// Maps whose entries were carried over to another layout or size.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     migrated: Vec<Migrated>,
+    /// How long the one step took that packets notice.
+    swap_microseconds: f64,
     dry_run: bool,
 }
 
@@ -100,6 +102,7 @@ impl<'a> Changed<'a> {
             slots: after.state.chain.slots.iter().map(|slot| slot.name.as_str()).collect(),
             verified_instructions: change.verified_insns,
             migrated: change.migrated.iter().map(Migrated::of).collect(),
+            swap_microseconds: change.swap_time.as_secs_f64() * 1e6,
             dry_run: change.dry_run,
         }
     }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use xdpchain_compose::Image;
 use xdpchain_compose::libxdp::SLOTS;
@@ -126,14 +127,24 @@ impl Host {
                 for (index, program) in programs.iter().enumerate() {
                     dispatcher.put(index, *program)?;
                 }
-                return Ok(Change { before, after, verified_insns, migrated: Vec::new(), dry_run });
+                return Ok(Change {
+                    before,
+                    after,
+                    verified_insns,
+                    swap_time: Duration::ZERO,
+                    migrated: Vec::new(),
+                    dry_run,
+                });
             }
             self.store_objects(&after, &objects)?;
             self.stage(&after, undo)?;
             let pinned = swap::pin(&pins, interface.index, dispatcher, &programs)?;
             let directory = pinned.directory.clone();
             undo.push("remove the dispatcher's pins", move || pins::remove(&directory));
-            match self.exchange(interface, place, &mut after, &pinned, found.dispatcher())? {
+            let start = Instant::now();
+            let exchanged = self.exchange(interface, place, &mut after, &pinned, found.dispatcher())?;
+            let swap_time = start.elapsed();
+            match exchanged {
                 Exchanged::Raced => {
                     pins::remove(&pinned.directory)?;
                     continue;
@@ -146,7 +157,7 @@ impl Host {
             // A packet may be on its way between two programs of the dispatcher before.
             sys::wait_for_programs();
             self.forget_dispatchers(&pins, &after, before.as_ref());
-            return Ok(Change { before, after, verified_insns, migrated: Vec::new(), dry_run });
+            return Ok(Change { before, after, verified_insns, swap_time, migrated: Vec::new(), dry_run });
         }
         Err(Error::Contended { ifname: interface.name.clone(), tries: TRIES })
     }
