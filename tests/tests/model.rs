@@ -1,20 +1,25 @@
 //! Chains drawn at random, in the kernel, against the model of what a chain means.
 //!
-//! `XDPCHAIN_MODEL_CASES` says how many (2,000 unless told), `XDPCHAIN_MODEL_SEED` which.
+//! `XDPCHAIN_MODEL_CASES` says how many (2,000 unless told), `XDPCHAIN_MODEL_SEED` which. Where libxdp's dispatcher runs, half
+//! as many chains are drawn of those that it can run.
 
 use std::cell::Cell;
+use std::io::Write as _;
 use std::os::fd::AsFd;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use xdpchain_compose::object::Object;
 use xdpchain_compose::{
-    Chain, ComposeError, EXIT_COLUMNS, EXIT_MAP, EXIT_UNKNOWN, Image, MapOwner, Module, Slot, fused, tail,
+    Chain, ComposeError, EXIT_COLUMNS, EXIT_MAP, EXIT_UNKNOWN, Image, MapOwner, Module, Slot, fused, libxdp,
+    tail,
 };
+use xdpchain_host::Error;
 use xdpchain_host::load::{Loaded, load};
 use xdpchain_host::sys::{self, MapFd, TestRun};
-use xdpchain_model::{Drawn, defaults, object, packets, run, slots};
+use xdpchain_model::{Drawn, defaults, object, packets, run, sayable, slots};
 use xdpchain_spec::{ChainDefault, ModuleSpec, ObjectRef};
+use xdpchain_tests::kernel::lacks;
 
 type Engine = fn(&Chain<'_>) -> Result<Image, ComposeError>;
 
@@ -26,26 +31,75 @@ fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().map_or(default, |text| text.parse().expect("a number"))
 }
 
-#[test]
-fn composed_chains_do_in_the_kernel_what_the_model_says() {
-    let cases = number("XDPCHAIN_MODEL_CASES", 2_000);
+/// Draws chains of up to `most` slots, and packets for each, and has `check` look at them.
+fn draw(
+    what: &str,
+    cases: u64,
+    most: usize,
+    check: impl Fn(Drawn, ChainDefault, &[Vec<u8>]) -> Result<(), TestCaseError>,
+) {
     let seed = number("XDPCHAIN_MODEL_SEED", std::process::id().into());
-    eprintln!("{cases} chains, XDPCHAIN_MODEL_SEED={seed}");
+    // Past what captures the output of tests: how many there were is part of the result.
+    let _ = writeln!(std::io::stderr(), "{what}: {cases} chains, XDPCHAIN_MODEL_SEED={seed}");
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let config = Config { cases: cases as u32, failure_persistence: None, ..Config::default() };
     let ran = Cell::new(0u64);
-    let drawn = (slots(12), defaults(), prop::collection::vec(packets(), PACKETS));
+    let drawn = (slots(most), defaults(), prop::collection::vec(packets(), PACKETS));
     let outcome = TestRunner::new_with_rng(config, rng).run(&drawn, |(slots, default, packets)| {
-        for (name, engine) in ENGINES {
-            check(name, engine, &slots, default, &packets)?;
-        }
+        check(slots, default, &packets)?;
         ran.set(ran.get() + 1);
         Ok(())
     });
     outcome.unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
     assert!(ran.get() >= cases);
+}
+
+fn cases() -> u64 {
+    number("XDPCHAIN_MODEL_CASES", 2_000)
+}
+
+#[test]
+fn composed_chains_do_in_the_kernel_what_the_model_says() {
+    draw("fused and tail", cases(), 12, |slots, default, packets| {
+        ENGINES.iter().try_for_each(|(name, engine)| check(name, *engine, &slots, default, packets))
+    });
+}
+
+#[test]
+fn chains_in_libxdps_dispatcher_do_what_the_model_says() {
+    let probe = vec![(xdpchain_spec::SlotSpec::new("m0"), xdpchain_model::Behaviour::PLAIN)];
+    let image = composed(libxdp::compose, &probe, ChainDefault::Keep).expect("it composes");
+    if let Err(Error::NoExtensions { .. }) = xdpchain_host::libxdp::try_out(&image) {
+        return lacks("model", "extension programs, which libxdp's dispatcher is made of");
+    }
+    let (ran, refused) = (Cell::new(0), Cell::new(0));
+    draw("libxdp", cases() / 2, libxdp::SLOTS, |mut slots, default, packets| {
+        sayable(&mut slots);
+        let known = dispatched(&slots, default, packets)?;
+        if known {
+            ran.set(ran.get() + 1)
+        } else {
+            refused.set(refused.get() + 1)
+        }
+        Ok(())
+    });
+    let _ = writeln!(std::io::stderr(), "libxdp: {} chains ran, it cannot say {}", ran.get(), refused.get());
+    assert!(ran.get() > refused.get());
+}
+
+fn composed(engine: Engine, slots: &Drawn, default: ChainDefault) -> Result<Image, ComposeError> {
+    let mut spec = ModuleSpec::new(ObjectRef::File("drawn.o".into()));
+    spec.program = Some("main".into());
+    let objects: Vec<Object> = slots.iter().map(|(_, behaviour)| object(behaviour)).collect();
+    let modules = slots
+        .iter()
+        .zip(&objects)
+        .map(|((slot, _), object)| Module { name: &slot.module, object, spec: &spec, digest: "0" })
+        .collect();
+    let placed = slots.iter().zip(0..).map(|((slot, _), row)| Slot { spec: slot, row }).collect();
+    engine(&Chain { name: "drawn", default, modules, slots: placed })
 }
 
 fn check(
@@ -55,22 +109,14 @@ fn check(
     default: ChainDefault,
     packets: &[Vec<u8>],
 ) -> Result<(), TestCaseError> {
-    let spec = ModuleSpec::new(ObjectRef::File("drawn.o".into()));
-    let objects: Vec<Object> = slots.iter().map(|(_, behaviour)| object(behaviour)).collect();
-    let modules = slots
-        .iter()
-        .zip(&objects)
-        .map(|((slot, _), object)| Module { name: &slot.module, object, spec: &spec, digest: "0" })
-        .collect();
-    let placed = slots.iter().zip(0..).map(|((slot, _), row)| Slot { spec: slot, row }).collect();
-    let image = engine(&Chain { name: "drawn", default, modules, slots: placed }).expect("it composes");
+    let image = composed(engine, slots, default).expect("it composes");
     let loaded = load(&image, &mut |_| Ok(None)).unwrap_or_else(|error| panic!("{name}: {error}"));
 
     let exits = index(&image, |m| m.def.name == EXIT_MAP);
     let mut wanted = vec![[0u64; 2]; image.maps[exits].def.max_entries as usize];
-    let mut runs = vec![0u64; slots.len()];
+    let (mut runs, mut counts) = (vec![0u64; slots.len()], vec![0; slots.len()]);
     for packet in packets {
-        let expected = run(slots, default, packet);
+        let expected = run(slots, default, packet, &mut counts);
         let got =
             sys::prog_test_run(loaded.program.as_fd(), &TestRun { packet, ..TestRun::default() }).unwrap();
         prop_assert_eq!(got.verdict, expected.verdict, "{}", name);
@@ -89,9 +135,45 @@ fn check(
         prop_assert_eq!(counted[0], wanted[0], "{}: exit counter {}", name, at);
         prop_assert!(unknown || counted[1] == wanted[1], "{}: octets of exit counter {}", name, at);
     }
+    compare_runs(name, &image, &loaded, &runs)
+}
+
+/// Runs a chain in libxdp's dispatcher; false where that cannot run it.
+fn dispatched(slots: &Drawn, default: ChainDefault, packets: &[Vec<u8>]) -> Result<bool, TestCaseError> {
+    let image = match composed(libxdp::compose, slots, default) {
+        Err(ComposeError::Dispatcher { .. }) => return Ok(false),
+        other => other.expect("it composes"),
+    };
+    let trial = match xdpchain_host::libxdp::try_out(&image) {
+        Ok(trial) => trial,
+        // A program that changes packets cannot take the place of a function that does not, on newer kernels.
+        Err(Error::Verifier(_)) if slots.iter().any(|(_, b)| b.cut_head > 0 || b.cut_tail > 0) => {
+            return Ok(false);
+        }
+        Err(error) => panic!("libxdp: {error}"),
+    };
+    let (mut runs, mut counts) = (vec![0u64; slots.len()], vec![0; slots.len()]);
+    for packet in packets {
+        let mut after = counts.clone();
+        let expected = run(slots, default, packet, &mut after);
+        // The dispatcher looks at five bits of what is no verdict.
+        if expected.unknown.contains(&true) {
+            continue;
+        }
+        counts = after;
+        let got = sys::prog_test_run(trial.program(), &TestRun { packet, ..TestRun::default() }).unwrap();
+        prop_assert_eq!(got.verdict, expected.verdict, "libxdp");
+        prop_assert_eq!(&got.packet, &expected.packet, "libxdp");
+        runs.iter_mut().zip(&expected.ran).for_each(|(runs, ran)| *runs += u64::from(*ran));
+    }
+    compare_runs("libxdp", &image, &trial.loaded, &runs)?;
+    Ok(true)
+}
+
+fn compare_runs(name: &str, image: &Image, loaded: &Loaded, runs: &[u64]) -> Result<(), TestCaseError> {
     for (i, runs) in runs.iter().enumerate() {
-        let map = index(&image, |m| m.owner == MapOwner::Module(format!("m{i}")));
-        prop_assert_eq!(values(&loaded, map)[0][0], *runs, "{}: runs of slot {}", name, i);
+        let map = index(image, |m| m.owner == MapOwner::Module(format!("m{i}")) && m.def.name == "runs");
+        prop_assert_eq!(values(loaded, map)[0][0], *runs, "{}: runs of slot {}", name, i);
     }
     Ok(())
 }

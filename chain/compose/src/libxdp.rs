@@ -3,7 +3,7 @@
 //! None of the chain's own code is in these programs. What the dispatcher cannot do by itself is refused here, before
 //! anything is loaded. What it does, for each of its programs in turn: goes on to the next one when the bit of the low five
 //! bits of the return value is set in the program's chain call actions, or when they are 31; else ends with the return
-//! value. After the last program it ends with PASS.
+//! value. After the last program it ends with PASS. A program that is the only one takes the place of all of it.
 
 use xdpchain_abi::{CONTEXT_MAP, XDPCHAIN_FINAL};
 use xdpchain_spec::{ChainDefault, Verdict, VerdictSet};
@@ -131,6 +131,14 @@ fn chain_calls(default: ChainDefault, slots: &[Planned<'_>]) -> Result<Vec<Verdi
     let Some(last) = sets.last_mut() else { return Ok(sets) };
     match default {
         ChainDefault::Keep => *last = last.iter().filter(|verdict| *verdict == Verdict::Pass).collect(),
+        ChainDefault::Pass if slots.len() == 1 && last.iter().any(|verdict| verdict != Verdict::Pass) => {
+            return Err(ComposeError::Dispatcher {
+                place: "a chain of one slot with `default: pass`".to_owned(),
+                what: "a program that is alone takes the place of the whole dispatcher, so that its verdict stands"
+                    .to_owned(),
+                help: "let the slot proceed on nothing but `pass`, use `default: keep`, or use `engine: fused`",
+            });
+        }
         ChainDefault::Pass => {}
         // A drop that goes on to be a drop might as well end there.
         ChainDefault::Drop if last.iter().all(|verdict| verdict == Verdict::Drop) => {

@@ -21,8 +21,13 @@ pub struct Expected {
     pub unknown: Vec<bool>,
 }
 
-/// Runs the chain.
-pub fn run(slots: &[(SlotSpec, Behaviour)], default: ChainDefault, packet: &[u8]) -> Expected {
+/// Runs the chain. `counts` is what the slots' variables have counted of earlier packets.
+pub fn run(
+    slots: &[(SlotSpec, Behaviour)],
+    default: ChainDefault,
+    packet: &[u8],
+    counts: &mut [u64],
+) -> Expected {
     let mut packet = packet.to_vec();
     let mut ran = vec![false; slots.len()];
     let mut unknown = vec![false; slots.len()];
@@ -32,7 +37,7 @@ pub fn run(slots: &[(SlotSpec, Behaviour)], default: ChainDefault, packet: &[u8]
     for (i, (slot, behaviour)) in slots.iter().enumerate().filter(|(_, (s, _))| s.at == Place::Order) {
         last = i;
         ran[i] = true;
-        let returned = behaviour.apply(&mut packet) as u32;
+        let returned = behaviour.apply(&mut packet, &mut counts[i]) as u32;
         if slot.observer {
             continue;
         }
@@ -58,7 +63,7 @@ pub fn run(slots: &[(SlotSpec, Behaviour)], default: ChainDefault, packet: &[u8]
     let counted = packet.len();
     for (i, (_, behaviour)) in slots.iter().enumerate().filter(|(_, (s, _))| s.at == Place::Exit) {
         ran[i] = true;
-        behaviour.apply(&mut packet);
+        behaviour.apply(&mut packet, &mut counts[i]);
     }
     Expected { verdict, packet, counted, ran, ended: ended.unwrap_or(last), unknown }
 }

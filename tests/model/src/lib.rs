@@ -5,8 +5,9 @@
 
 mod chain;
 mod draw;
+mod maps;
 mod module;
 
 pub use chain::{Expected, run};
-pub use draw::{Drawn, defaults, packets, slots};
-pub use module::{Behaviour, LEAST, object};
+pub use draw::{Drawn, defaults, packets, sayable, slots};
+pub use module::{Behaviour, Globals, Jumps, LEAST, TARGET_MASK, object};

@@ -1,9 +1,10 @@
 //! Modules of a known [`Behaviour`], as a compiler would have made them.
 
-use xdpchain_compose::MapDef;
 use xdpchain_compose::asm::Assembler;
 use xdpchain_compose::insn::{FP, Insn, call, code, helper};
 use xdpchain_compose::object::{Externs, Function, Object, Program, ProgramKind, Reference, Referent};
+
+use crate::maps::{CONSTANT_AT, Maps};
 
 /// Octets that a packet must have; a module passes a shorter one on as it is.
 pub const LEAST: usize = 48;
@@ -21,7 +22,7 @@ const XDP_PASS: i32 = 2;
 const ETHERNET_HEADER: usize = 14;
 
 /// What a module does with a packet of at least [`LEAST`] octets.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Behaviour {
     /// Octet of the packet that it returns.
     pub returns: u8,
@@ -43,17 +44,67 @@ pub struct Behaviour {
     pub cut_head: u8,
     /// Octets that it takes off the end.
     pub cut_tail: u8,
+    /// Global variables and constants that it uses.
+    pub globals: Option<Globals>,
+    /// Programs of its own that it tail calls in the end.
+    pub jumps: Option<Jumps>,
 }
 
+/// A variable that counts, and a constant.
+#[derive(Clone, Copy, Debug)]
+pub struct Globals {
+    /// What the variable holds first.
+    pub first: u8,
+    /// The constant.
+    pub constant: u8,
+    /// Octet of the packet that both are xored into.
+    pub octet: u8,
+}
+
+/// Tail calls by the low two bits of an octet: on 0 the module's program `target`; on 2 its program `onward`, which tail
+/// calls `target`; and on others there is nothing, so that the module goes on itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Jumps {
+    /// The octet, as it is after all changes but those of the packet's length.
+    pub by: u8,
+    /// What `target` returns, after it has xored [`TARGET_MASK`] into the packet's first octet.
+    pub returns: u16,
+}
+
+/// What a program that was tail called xors into the packet's first octet.
+pub const TARGET_MASK: u8 = 0x5a;
+
 impl Behaviour {
-    /// Does it; the number is what the module returns, all 64 bits of it.
-    pub fn apply(&self, packet: &mut Vec<u8>) -> u64 {
+    /// A module that passes on what the packet's first octet says, and does nothing out of the ordinary.
+    pub const PLAIN: Self = Self {
+        returns: 0,
+        plus: 0,
+        changes: (0, 0),
+        stack: 0,
+        subprogram: false,
+        exit_inside: false,
+        back_edge: false,
+        loops: false,
+        cut_head: 0,
+        cut_tail: 0,
+        globals: None,
+        jumps: None,
+    };
+
+    /// Does it; the number is what the module returns, all 64 bits of it. `counted` is what its variable has counted.
+    pub fn apply(&self, packet: &mut Vec<u8>, counted: &mut u64) -> u64 {
         if packet.len() < LEAST {
             return XDP_PASS as u64;
         }
         let returned = u64::from(packet[usize::from(self.returns)]);
         let (at, mask) = self.changes;
         packet[usize::from(at)] ^= mask;
+        if let Some(globals) = self.globals {
+            let variable = u64::from(globals.first) + *counted;
+            packet[usize::from(globals.octet)] ^= variable as u8 ^ globals.constant;
+            *counted += 1;
+        }
+        let jump = self.jumps.filter(|jumps| packet[usize::from(jumps.by)] & 1 == 0);
         let (head, tail) = (usize::from(self.cut_head), usize::from(self.cut_tail));
         if packet.len() >= head + ETHERNET_HEADER {
             packet.drain(..head);
@@ -61,31 +112,35 @@ impl Behaviour {
         if packet.len() >= tail + ETHERNET_HEADER {
             packet.truncate(packet.len() - tail);
         }
+        if let Some(jumps) = jump {
+            packet[0] ^= TARGET_MASK;
+            return u64::from(jumps.returns);
+        }
         returned.wrapping_add(self.plus)
     }
 }
 
-/// An object whose program behaves so, and counts its runs in the array `runs`.
+/// An object whose program `main` behaves so, and counts its runs in the array `runs`.
 pub fn object(behaviour: &Behaviour) -> Object {
-    let runs = MapDef {
-        name: "runs".into(),
-        map_type: 2,
-        key_size: 4,
-        value_size: 8,
-        max_entries: 1,
-        ..MapDef::default()
+    let maps = Maps::of(behaviour);
+    let mut functions = vec![main(behaviour, &maps), read_octet()];
+    let program = |name: &str, function| Program {
+        name: name.into(),
+        section: "xdp".into(),
+        function,
+        kind: ProgramKind::Xdp,
+        frags: false,
+        run_config: None,
     };
+    let mut programs = vec![program("main", 0)];
+    if let (Some(jumps), Some(array)) = (behaviour.jumps, maps.array) {
+        functions.extend([target(jumps), onward(array)]);
+        programs.extend([program("target", 2), program("onward", 3)]);
+    }
     Object {
-        functions: vec![main(behaviour), read_octet()],
-        programs: vec![Program {
-            name: "main".into(),
-            section: "xdp".into(),
-            function: 0,
-            kind: ProgramKind::Xdp,
-            frags: false,
-            run_config: None,
-        }],
-        maps: vec![runs],
+        functions,
+        programs,
+        maps: maps.definitions,
         license: "GPL".into(),
         btf: None,
         externs: Externs::default(),
@@ -115,7 +170,65 @@ fn read_octet() -> Function {
     function("read_octet", asm, Vec::new())
 }
 
-fn main(behaviour: &Behaviour) -> Function {
+/// Marks the packet and returns what it is to return.
+fn target(jumps: Jumps) -> Function {
+    let mut asm = Assembler::default();
+    let short = asm.label();
+    asm.mem(code::LDX_W, 6, 1, 0, 0);
+    asm.mem(code::LDX_W, 2, 1, 4, 0);
+    asm.op(code::MOV64_IMM, 0, 0, 0);
+    asm.op(code::MOV64_REG, 3, 6, 0);
+    asm.op(code::ADD64_IMM, 3, 0, ETHERNET_HEADER as i32);
+    asm.branch(Insn::new(JGT_REG, 3, 2, 0, 0), short);
+    asm.mem(LDX_B, 2, 6, 0, 0);
+    asm.op(XOR64_IMM, 2, 0, i32::from(TARGET_MASK));
+    asm.mem(code::STX_B, 6, 2, 0, 0);
+    asm.op(code::MOV64_IMM, 0, 0, i32::from(jumps.returns));
+    asm.place(short);
+    asm.op(code::EXIT, 0, 0, 0);
+    function("target", asm, Vec::new())
+}
+
+/// Tail calls `target`, which is always there.
+fn onward(array: usize) -> Function {
+    let (mut asm, mut references) = (Assembler::default(), Vec::new());
+    asm.op(code::MOV64_IMM, 3, 0, 0);
+    tail_call(&mut asm, &mut references, array);
+    asm.op(code::MOV64_IMM, 0, 0, 0);
+    asm.op(code::EXIT, 0, 0, 0);
+    function("onward", asm, references)
+}
+
+/// With the context in r1 and the index in r3.
+fn tail_call(asm: &mut Assembler, references: &mut Vec<Reference>, array: usize) {
+    address(asm, references, 2, Referent::Map(array));
+    asm.op(code::CALL, 0, call::HELPER, helper::TAIL_CALL);
+}
+
+/// Loads an address into a register.
+fn address(asm: &mut Assembler, references: &mut Vec<Reference>, register: u8, to: Referent) {
+    references.push(Reference { insn: asm.here(), to });
+    asm.emit(Insn::new(code::LD_IMM64, register, 0, 0, 0));
+    asm.emit(Insn::default());
+}
+
+/// Counts in a variable, and xors it and a constant into an octet of the packet, to which r6 points.
+fn use_globals(asm: &mut Assembler, references: &mut Vec<Reference>, globals: Globals, maps: &Maps) {
+    let (Some(variable), Some(constant)) = (maps.variable, maps.constant) else { return };
+    address(asm, references, 1, Referent::Value { map: variable, offset: 0 });
+    asm.mem(code::LDX_DW, 2, 1, 0, 0);
+    asm.op(code::MOV64_REG, 3, 2, 0);
+    asm.op(code::ADD64_IMM, 3, 0, 1);
+    asm.mem(code::STX_DW, 1, 3, 0, 0);
+    address(asm, references, 1, Referent::Value { map: constant, offset: CONSTANT_AT });
+    asm.mem(LDX_B, 3, 1, 0, 0);
+    asm.op(XOR64_REG, 2, 3, 0);
+    asm.mem(LDX_B, 3, 6, i16::from(globals.octet), 0);
+    asm.op(XOR64_REG, 3, 2, 0);
+    asm.mem(code::STX_B, 6, 3, i16::from(globals.octet), 0);
+}
+
+fn main(behaviour: &Behaviour, maps: &Maps) -> Function {
     let mut asm = Assembler::default();
     let mut references = Vec::new();
     let (start, short, exit) = (asm.label(), asm.label(), asm.label());
@@ -144,12 +257,19 @@ fn main(behaviour: &Behaviour) -> Function {
     asm.mem(LDX_B, 2, 6, i16::from(at), 0);
     asm.op(XOR64_IMM, 2, 0, i32::from(mask));
     asm.mem(code::STX_B, 6, 2, i16::from(at), 0);
+    if let Some(globals) = behaviour.globals {
+        use_globals(&mut asm, &mut references, globals, maps);
+    }
     if behaviour.loops {
         let again = asm.label();
         asm.op(code::MOV64_IMM, 2, 0, 3);
         asm.place(again);
         asm.op(code::ADD64_IMM, 2, 0, -1);
         asm.jump_if(code::JNE_IMM, 2, 0, again);
+    }
+    if let Some(jumps) = behaviour.jumps {
+        asm.mem(LDX_B, 6, 6, i16::from(jumps.by), 0);
+        asm.op(code::AND64_IMM, 6, 0, 3);
     }
     for (helper, delta) in
         [(XDP_ADJUST_HEAD, i32::from(behaviour.cut_head)), (XDP_ADJUST_TAIL, -i32::from(behaviour.cut_tail))]
@@ -164,6 +284,14 @@ fn main(behaviour: &Behaviour) -> Function {
     asm.op(LSH64_IMM, 2, 0, 32);
     asm.op(code::ADD64_REG, 8, 2, 0);
     asm.op(code::ADD64_IMM, 8, 0, behaviour.plus as u32 as i32);
+    if let Some(array) = maps.array {
+        // A frame that is not as it was must show in what is returned.
+        check_frame(&mut asm, behaviour.stack);
+        asm.jump_if(code::JNE_IMM, 9, 0, short);
+        asm.op(code::MOV64_REG, 1, 7, 0);
+        asm.op(code::MOV64_REG, 3, 6, 0);
+        tail_call(&mut asm, &mut references, array);
+    }
 
     asm.place(short);
     check_frame(&mut asm, behaviour.stack);
@@ -195,9 +323,7 @@ fn count_run(asm: &mut Assembler, references: &mut Vec<Reference>, stack: i16) {
     asm.mem(code::ST_W, FP, 0, key, 0);
     asm.op(code::MOV64_REG, 2, FP, 0);
     asm.op(code::ADD64_IMM, 2, 0, i32::from(key));
-    references.push(Reference { insn: asm.here(), to: Referent::Map(0) });
-    asm.emit(Insn::new(code::LD_IMM64, 1, 0, 0, 0));
-    asm.emit(Insn::default());
+    address(asm, references, 1, Referent::Map(0));
     asm.op(code::CALL, 0, call::HELPER, helper::MAP_LOOKUP_ELEM);
     let missing = asm.label();
     asm.jump_if(code::JEQ_IMM, 0, 0, missing);

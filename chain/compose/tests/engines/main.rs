@@ -15,7 +15,9 @@ use xdpchain_spec::{ChainDefault, ModuleSpec, ObjectRef, SlotSpec};
 use vm::Vm;
 
 fn spec() -> ModuleSpec {
-    ModuleSpec::new(ObjectRef::File("test.o".into()))
+    let mut spec = ModuleSpec::new(ObjectRef::File("test.o".into()));
+    spec.program = Some("main".into());
+    spec
 }
 
 type Engine = fn(&Chain<'_>) -> Result<Image, ComposeError>;
@@ -55,7 +57,7 @@ proptest! {
 
 fn check(engine: Engine, slots: &Drawn, default: ChainDefault, packet: &[u8]) -> Result<(), TestCaseError> {
     let image = make(engine, slots, default).unwrap();
-    let expected = run(slots, default, packet);
+    let expected = run(slots, default, packet, &mut vec![0; slots.len()]);
     let mut vm = Vm::new(&image, packet);
     prop_assert_eq!(vm.run(&image), expected.verdict);
     prop_assert_eq!(&vm.packet, &expected.packet);
@@ -63,7 +65,8 @@ fn check(engine: Engine, slots: &Drawn, default: ChainDefault, packet: &[u8]) ->
     let mut counted = 0;
     for i in 0..slots.len() {
         let owner = MapOwner::Module(format!("m{i}"));
-        let runs = vm.maps[image.maps.iter().position(|m| m.owner == owner).unwrap()][0];
+        let map = image.maps.iter().position(|m| m.owner == owner && m.def.name == "runs");
+        let runs = vm.maps[map.unwrap()][0];
         prop_assert_eq!(runs, u8::from(expected.ran[i]), "slot {}", i);
         let row = (63 - i) * 8 * 2;
         for column in 0..5 {
@@ -109,19 +112,7 @@ fn check_flow(program: &ProgramImage) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// A module that does nothing out of the ordinary.
-const PLAIN: Behaviour = Behaviour {
-    returns: 0,
-    plus: 0,
-    changes: (0, 0),
-    stack: 0,
-    subprogram: false,
-    exit_inside: false,
-    back_edge: false,
-    loops: false,
-    cut_head: 0,
-    cut_tail: 0,
-};
+const PLAIN: Behaviour = Behaviour::PLAIN;
 
 #[test]
 fn code_that_cannot_be_inlined_is_named() {

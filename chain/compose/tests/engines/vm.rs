@@ -25,8 +25,12 @@ pub(super) struct Vm {
 
 impl Vm {
     pub(super) fn new(image: &Image, packet: &[u8]) -> Self {
-        let maps =
-            image.maps.iter().map(|m| vec![0; (m.def.value_size * m.def.max_entries) as usize]).collect();
+        let maps = image.maps.iter().map(|m| {
+            let mut octets = m.def.initial.as_ref().map(|initial| initial.bytes.clone()).unwrap_or_default();
+            octets.resize((m.def.value_size * m.def.max_entries) as usize, 0);
+            octets
+        });
+        let maps = maps.collect();
         let mut ctx = vec![0; 24];
         ctx[..4].copy_from_slice(&(PACKET as u32).to_le_bytes());
         ctx[4..8].copy_from_slice(&(PACKET as u32 + packet.len() as u32).to_le_bytes());
