@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use xdpchain_tests::{Netns, Port, Shell, cli, veth};
+use xdpchain_tests::{Netns, Port, Shell, cli, kernel, veth};
 
 /// The first build; `migrate` is what tells how to get to the second one.
 const FIRST: &str = "\
@@ -341,6 +341,108 @@ fn a_command_that_is_killed_leaves_the_old_map_or_the_new_one_and_counts_nothing
             assert!(counted.0 <= ended(&shell).0 && counted.0 > ended(&shell).0 / 100 * 95);
         }
     });
+    shell.xdpchain(&["detach", "eth1"]).expect(0);
+    assert_eq!(shell.left(), Vec::<PathBuf>::new());
+}
+
+/// Goes to the second build, back, and to the second again under traffic, by an engine.
+fn carries_over_by(engine: &str) {
+    let (node, far) = pair();
+    let with_engine = |yaml: String| {
+        let yaml = yaml.replace("slots: [flows]", &format!("engine: {engine}, slots: [passing, flows]"));
+        yaml.replace("modules:", "modules:\n  passing: ./passing.o")
+    };
+    let shell = Shell::new(&node, &with_engine(FIRST.to_owned()));
+    let run = shell.xdpchain(&["attach", "eth1"]);
+    if run.status == 5 && run.stderr.contains("does not run libxdp's dispatcher") {
+        return kernel::lacks(
+            "migration, libxdp",
+            "extension programs, which libxdp's dispatcher is made of",
+        );
+    }
+    run.expect(0);
+    let port = Port::open(&far, "far1");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| send_until(&port, &stop));
+        std::thread::sleep(Duration::from_millis(100));
+        let runs: Vec<_> = [second(), FIRST.to_owned(), second()]
+            .into_iter()
+            .map(|yaml| {
+                shell.write("chains.yaml", &with_engine(yaml));
+                shell.xdpchain(&["attach", "eth1"])
+            })
+            .collect();
+        stop.store(true, Ordering::Relaxed);
+        sender.join().expect("the sender ends");
+        runs.into_iter().for_each(|run| drop(run.expect(0)));
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    let passed = shell.json(&["map", "get", "passing/passed", "0"])["value"].as_u64().expect("a number");
+    for map in COUNTERS {
+        let counted = sum(&counts(&shell, map, "octets"));
+        assert_eq!(counted, (passed, passed * 64), "`{map}`, engine {engine}");
+    }
+    assert_eq!(status(&shell, "eth1")["problems"], Value::Array(Vec::new()));
+    shell.xdpchain(&["detach", "eth1"]).expect(0);
+    assert_eq!(shell.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn programs_that_call_each_other_get_the_new_map_all_at_once() {
+    carries_over_by("tail");
+}
+
+#[test]
+fn programs_of_libxdps_dispatcher_get_the_new_map() {
+    carries_over_by("libxdp");
+}
+
+#[test]
+fn a_million_entries_are_carried_over_under_traffic() {
+    const ENTRIES: u64 = 1_000_000;
+    let (node, far) = pair();
+    let large = |yaml: String| {
+        let sizes = "maps: { flows: { max_entries: 1200000 } }";
+        yaml.replace(".o", &format!(".o, {sizes}"))
+    };
+    let shell = Shell::new(&node, &large(FIRST.to_owned()));
+    shell.xdpchain(&["attach", "eth1"]).expect(0);
+    let mut rows = "key,packets,bytes,spare,kind\n".to_owned();
+    for key in 0..ENTRIES {
+        rows.push_str(&format!("{key},{},{},1,3\n", key % 1000, key * 3));
+    }
+    shell.write("rows.csv", &rows);
+    shell.xdpchain(&["map", "import", "flows/flows", "rows.csv"]).expect(0);
+    let port = Port::open(&far, "far1");
+    let stop = AtomicBool::new(false);
+    let run = std::thread::scope(|scope| {
+        let sender = scope.spawn(|| send_until(&port, &stop));
+        std::thread::sleep(Duration::from_millis(100));
+        shell.write("chains.yaml", &large(second()));
+        let start = Instant::now();
+        let run = shell.xdpchain(&["attach", "eth1", "-o", "json"]);
+        eprintln!("the whole command took {:?}", start.elapsed());
+        stop.store(true, Ordering::Relaxed);
+        sender.join().expect("the sender ends");
+        run.expect(0)
+    });
+    eprintln!("{}", run.stderr);
+    let change: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    let migrated = change["migrated"].as_array().expect("a list");
+    let flows = migrated.iter().find(|map| map["map"] == "flows/flows").expect("it was migrated");
+    assert_eq!(flows["entries"].as_u64(), Some(ENTRIES));
+    std::thread::sleep(Duration::from_millis(100));
+    // What the frames counted is on top of what was there.
+    let counted = counts(&shell, "slots", "octets");
+    assert_eq!(sum(&counted), ended(&shell));
+    for key in [0, 1, 7, u64::from(KEYS) - 1, 4321, ENTRIES - 1] {
+        let value = shell.json(&["map", "get", "flows/flows", &key.to_string()])["value"].take();
+        let more = counted.get(&key).copied().unwrap_or_default();
+        let count = (value["packets"].as_u64().unwrap(), value["octets"].as_u64().unwrap());
+        assert_eq!(count, (key % 1000 + more.0, key * 3 + more.1), "key {key}");
+        assert_eq!(value["kind"], 3);
+    }
     shell.xdpchain(&["detach", "eth1"]).expect(0);
     assert_eq!(shell.left(), Vec::<PathBuf>::new());
 }
