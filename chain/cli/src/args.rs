@@ -47,6 +47,8 @@ pub(crate) enum Format {
     Json,
     /// One YAML document.
     Yaml,
+    /// JUnit's XML, of `test` alone.
+    Junit,
 }
 
 /// Where in the receive path a chain is attached.
@@ -210,6 +212,18 @@ pub(crate) enum Command {
         /// The XDP program of the objects; needed only when one has several
         #[arg(long, value_name = "PROGRAM", requires = "objects")]
         program: Option<String>,
+    },
+    /// Run golden packets through what chains.yaml says, without touching anything that runs
+    ///
+    /// A fixture says what is to become of one packet; of a capture, what leaves is compared with NAME.expected.pcap beside
+    /// NAME.pcap, when that is there. Maps are their own, filled by the fixture. Exit status 1 when something differs.
+    Test {
+        /// Fixtures (.yaml), captures (.pcap, .pcapng), and folders of them [default: those of the chains' `gate`]
+        #[arg(value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// The chain that packets go through, where the fixture does not say [default: the only one]
+        #[arg(long, value_name = "NAME")]
+        chain: Option<String>,
     },
     /// Read and write the modules' maps
     Map {

@@ -7,12 +7,14 @@ mod components;
 mod doctor;
 mod edit;
 mod features;
+mod gate;
 mod history;
 mod map;
 mod outcome;
 mod plan;
 mod save;
 mod status;
+mod test;
 mod trial;
 
 use xdpchain_host::Netns;
@@ -58,6 +60,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Doctor => doctor::run(out),
         Command::Recover => change::recover(out),
         Command::Status { iface } => status::run(out, iface.as_deref()),
+        Command::Test { paths, chain } => test::run(&common, out, chain.as_deref(), &paths),
         Command::Map { command } => map::run(out, &command),
         Command::Check { objects, program } => check::run(&common, out, &objects, program.as_deref()),
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use xdpchain_compose::ComposeError;
 use xdpchain_compose::object::ObjectError;
+use xdpchain_golden::GoldenError;
 use xdpchain_spec::save::SaveError;
 use xdpchain_spec::{EditError, SpecError};
 use xdpchain_state::StateError;
@@ -55,6 +56,31 @@ pub(crate) enum Error {
     ReadObject { path: PathBuf, source: io::Error },
     #[error("cannot read packets of `{path}`: {source}\nhelp: check the path, and who may read it")]
     ReadPackets { path: PathBuf, source: io::Error },
+    #[error("`{}`: {error}", path.display())]
+    Golden { path: PathBuf, error: Box<GoldenError> },
+    #[error(
+        "`{path}` is neither a fixture nor a capture\nhelp: fixtures end in .yaml, captures in .pcap or .pcapng"
+    )]
+    UnknownPackets { path: PathBuf },
+    #[error(
+        "no module `{module}` is declared, and none is built in\nhelp: declared are: {known}; name the file with `-f`"
+    )]
+    NoSuchModule { module: String, known: String },
+    #[error(
+        "there are no packets to test\nhelp: name fixtures or captures, or list them under `gate:` of a chain"
+    )]
+    NothingToTest,
+    #[error(
+        "`{file}` has several chains, and the packet does not say which it goes through\n\
+         help: say it with `--chain`; chains are: {chains}"
+    )]
+    SeveralChains { file: PathBuf, chains: String },
+    /// What runs has not been touched.
+    #[error(
+        "the gate of chain `{chain}` refused the change: golden packets are not treated as they are to be\n\
+         {differences}\nhelp: nothing was changed; `xdpchain test` shows each packet slot by slot"
+    )]
+    Gate { chain: String, differences: String },
     #[error(
         "no chain of `{file}` is for interface `{iface}`, and none runs there\nhelp: interfaces here are: {known}"
     )]
@@ -162,7 +188,7 @@ impl From<xdpchain_host::Error> for Error {
     fn from(error: xdpchain_host::Error) -> Self {
         use xdpchain_host::Error as Host;
         match error {
-            Host::Edit(inner) | Host::Compose(inner) if inner.is::<Error>() => {
+            Host::Edit(inner) | Host::Compose(inner) | Host::Gate(inner) if inner.is::<Error>() => {
                 match inner.downcast::<Error>() {
                     Ok(own) => *own,
                     Err(inner) => Self::Host(Box::new(Host::Compose(inner))),
@@ -221,12 +247,19 @@ impl Error {
             Self::Object { source, .. } if source.is_of_kernel() => exit::KERNEL,
             Self::ReadRows { .. } => exit::USAGE,
             Self::WentBack { .. } | Self::Watcher { .. } => exit::FAILED,
-            Self::MapFull { .. } | Self::MapTypes { .. } | Self::WriteRows { .. } => exit::FAILED,
+            Self::Gate { .. } | Self::MapFull { .. } | Self::MapTypes { .. } | Self::WriteRows { .. } => {
+                exit::FAILED
+            }
             Self::ReadConfig { .. } => exit::CONFIG,
             Self::NoSuchChain { .. }
             | Self::NoChainForInterface { .. }
             | Self::NoBuiltin { .. }
             | Self::NothingToPlan { .. }
+            | Self::Golden { .. }
+            | Self::UnknownPackets { .. }
+            | Self::NoSuchModule { .. }
+            | Self::NothingToTest
+            | Self::SeveralChains { .. }
             | Self::ReadObject { .. }
             | Self::ReadPackets { .. }
             | Self::Object { .. }

@@ -20,6 +20,7 @@ mod commands;
 mod config;
 mod error;
 mod forwarding;
+mod golden;
 mod output;
 
 use std::io::IsTerminal;

@@ -38,6 +38,11 @@ impl Output {
         self.format == Format::Wide
     }
 
+    /// Whether test reports are wanted as JUnit has them.
+    pub(crate) fn junit(self) -> bool {
+        self.format == Format::Junit
+    }
+
     /// Prints `data`, a struct, as a document of that kind, or what `page` makes for people.
     pub(crate) fn print<T: Serialize>(
         self,
@@ -51,6 +56,10 @@ impl Output {
                 let mut built = Page { text: String::new(), styled: self.styled };
                 page(&mut built);
                 built.text
+            }
+            Format::Junit => {
+                let reason = "only `xdpchain test` prints it".to_owned();
+                return Err(Error::Format { format: "JUnit", reason });
             }
             Format::Json => {
                 let failed = |e: serde_json::Error| Error::Format { format: "JSON", reason: e.to_string() };

@@ -84,6 +84,15 @@ impl Codec {
         Ok(octets)
     }
 
+    /// Writes the fields that `json` names into `octets`, a value of this type, and leaves the others as they are.
+    ///
+    /// # Errors
+    /// As [`Codec::encode_json`], and when there are not [`Codec::size`] octets.
+    pub fn overlay_json(&self, json: &Json, octets: &mut [u8]) -> Result<(), StateError> {
+        self.decode(octets)?;
+        self.encode_json_into(json, octets, true)
+    }
+
     /// As [`Codec::encode_json`], into zeroed `octets`. With `defaults`, fields that are missing stay zero.
     pub(crate) fn encode_json_into(
         &self,

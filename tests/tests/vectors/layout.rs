@@ -70,8 +70,22 @@ pub(crate) fn encode(name: &str, value: &Value) -> Result<Vec<u8>, String> {
     }
     let fields = value.as_object().ok_or_else(|| format!("a {name} is written as its fields"))?;
     let mut octets = Vec::new();
-    overlay(name, &mut octets, fields)?;
+    overlay(name, &mut octets, &flat(fields))?;
     Ok(octets)
+}
+
+/// Fields of structs inside by both names: `uplink: { packets: 1 }` is `uplink_packets: 1`.
+fn flat(fields: &Map<String, Value>) -> Map<String, Value> {
+    let mut all = Map::new();
+    for (name, value) in fields {
+        match value {
+            Value::Object(inside) => {
+                all.extend(inside.iter().map(|(inner, value)| (format!("{name}_{inner}"), value.clone())));
+            }
+            value => drop(all.insert(name.clone(), value.clone())),
+        }
+    }
+    all
 }
 
 /// Writes the fields that are named over `octets`, a value of struct `name`; over zeroes when it is empty.

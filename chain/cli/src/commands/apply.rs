@@ -10,7 +10,7 @@ use xdpchain_spec::Timespan;
 use xdpchain_spec::plan::Action;
 
 use super::trial::Watcher;
-use super::{change, outcome, plan, trial};
+use super::{change, gate, outcome, plan, trial};
 use crate::args::Common;
 use crate::assemble;
 use crate::error::{Error, Result, exit};
@@ -70,7 +70,7 @@ pub(crate) fn run(common: &Common, out: Output, ifaces: &[String], how: How) -> 
             to: if interface.action() == Action::Detach { To::Nothing } else { To::Chain(edit) },
         }
     });
-    let terms = Terms { compose: &change::compose, gate: None, trial, dry_run: how.dry_run };
+    let terms = Terms { compose: &change::compose, gate: Some(&gate::gate), trial, dry_run: how.dry_run };
     let outcomes =
         host.transact(wants.collect(), &terms).map_err(|error| Error::from(error).in_file(&file))?;
     let told = trial

@@ -8,7 +8,7 @@ use xdpchain_host::{
 };
 use xdpchain_spec::Mode;
 
-use super::{outcome, trial};
+use super::{gate, outcome, trial};
 use crate::args::Common;
 use crate::assemble;
 use crate::config;
@@ -153,7 +153,7 @@ pub(crate) fn change(
     dry_run: bool,
     desired: &mut dyn FnMut(Option<&Manifest>) -> Result<Desired>,
 ) -> Result<Change> {
-    let terms = Terms { compose: &compose, gate: None, trial: None, dry_run };
+    let terms = Terms { compose: &compose, gate: Some(&gate::gate), trial: None, dry_run };
     Ok(trial::settle(Host::open()?)?.change(
         iface,
         &mut |before| desired(before).map_err(BoxError::from),

@@ -210,6 +210,8 @@ pub fn prog_by_id(id: u32) -> io::Result<OwnedFd> {
 pub struct TestRun<'a> {
     /// The packet, from 14 octets on.
     pub packet: &'a [u8],
+    /// Octets in front of it that are metadata, a multiple of 4; `packet` begins with them.
+    pub metadata: u32,
     /// How often to run; 0 and 1 mean once.
     pub repeat: u32,
     /// Index of the interface that the packet pretends to come from; 0 for none.
@@ -225,7 +227,7 @@ pub struct TestRun<'a> {
 pub struct TestRunResult {
     /// Return value of the program's last run.
     pub verdict: u32,
-    /// The packet after the last run; empty with live frames.
+    /// The packet after the last run, behind its metadata; empty with live frames.
     pub packet: Vec<u8>,
     /// Mean duration of a run, nanoseconds.
     pub duration_ns: u32,
@@ -251,7 +253,7 @@ struct XdpContext {
 /// `EINVAL` for packets that are too short or too long, `ENODEV` for an unknown interface.
 pub fn prog_test_run(prog: BorrowedFd<'_>, run: &TestRun<'_>) -> io::Result<TestRunResult> {
     let context = [XdpContext {
-        data: 0,
+        data: run.metadata,
         data_end: run.packet.len() as u32,
         data_meta: 0,
         ingress_ifindex: run.ingress_ifindex,
@@ -266,7 +268,7 @@ pub fn prog_test_run(prog: BorrowedFd<'_>, run: &TestRun<'_>) -> io::Result<Test
     attr.test.data_out = address_mut(&mut out);
     attr.test.data_size_out = out.len() as u32;
     attr.test.repeat = run.repeat;
-    if run.ingress_ifindex != 0 || run.live_frames {
+    if run.ingress_ifindex != 0 || run.metadata != 0 || run.live_frames {
         attr.test.ctx_in = address(&context);
         attr.test.ctx_size_in = mem::size_of_val(&context) as u32;
     }
@@ -278,5 +280,6 @@ pub fn prog_test_run(prog: BorrowedFd<'_>, run: &TestRun<'_>) -> io::Result<Test
     let (verdict, size, duration_ns) =
         unsafe { (attr.test.retval, attr.test.data_size_out, attr.test.duration) };
     out.truncate(if run.live_frames { 0 } else { size as usize });
+    out.drain(..out.len().min(run.metadata as usize));
     Ok(TestRunResult { verdict, packet: out, duration_ns })
 }
