@@ -7,7 +7,7 @@ use crate::attach::PinnedLink;
 use crate::error::Result;
 use crate::libxdp;
 use crate::lock::NetnsLock;
-use crate::migrate::{NEXT, next_pin, pinned_id};
+use crate::migrate::{DONE, NEXT, next_pin, pinned_id};
 use crate::places::{NetnsPlaces, escape, unescape};
 use crate::recover::Recovered;
 use crate::store::{Store, names, remove_empty, remove_file, remove_unfinished};
@@ -60,7 +60,7 @@ pub(crate) fn collect(at: &NetnsPlaces) -> Result<()> {
                 // One that is to take another one's place is live as soon as a generation knows it.
                 let next = next_pin(&at.record(&ifname, map));
                 if map.module.is_some() && pinned_id(&next) == Some(map.id) {
-                    of.insert(escape(&map.pin()) + &escape(NEXT));
+                    of.extend([NEXT, DONE].map(|beside| escape(&map.pin()) + &escape(beside)));
                 }
             }
         }

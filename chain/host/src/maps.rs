@@ -266,10 +266,15 @@ impl Map {
     /// # Errors
     /// As [`update`](Self::update).
     pub fn insert(&self, key: &[u8], value: &[u8]) -> Result<bool> {
+        self.insert_raw(key, value).map_err(|e| self.failed("write", e))
+    }
+
+    /// As [`insert`](Self::insert), with the kernel's own error.
+    pub(crate) fn insert_raw(&self, key: &[u8], value: &[u8]) -> io::Result<bool> {
         match sys::map_update(&self.map, key, value, BPF_NOEXIST.into()) {
             Ok(()) => Ok(true),
             Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(false),
-            Err(e) => Err(self.failed("write", e)),
+            Err(e) => Err(e),
         }
     }
 

@@ -11,6 +11,7 @@ mod settle;
 mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -37,6 +38,8 @@ use snapshot::Snapshot;
 /// What a map that is to take another one's place is pinned as, behind that one's name. No name of a map has a dot but
 /// those of data sections, which have the object's digest at their end.
 pub(crate) const NEXT: &str = ".next";
+/// The same for the number of the last change that was put on top of it.
+pub(crate) const DONE: &str = ".done";
 
 /// A map whose entries were carried over.
 #[derive(Clone, Debug)]
@@ -133,9 +136,10 @@ impl Migrations {
     pub(crate) fn finish(mut self) -> Result<Vec<Migrated>> {
         for migration in &mut self.list {
             let start = Instant::now();
-            let done = migration.moving.merge(migration.snapshot.take(), &migration.saved)?;
+            let done = migration.moving.merge(migration.snapshot.take(), &progress(&migration.path)?)?;
             (migration.report.since, migration.report.lost) = (done.since, done.lost);
             take_place(&migration.path)?;
+            forget(&migration.saved)?;
             migration.report.took += start.elapsed();
         }
         Ok(self.list.into_iter().map(|migration| migration.report).collect())
@@ -149,8 +153,26 @@ impl Migrations {
 
 /// The pin of the map that is to take the place of the one that is pinned at `path`.
 pub(crate) fn next_pin(path: &Path) -> PathBuf {
+    beside(path, NEXT)
+}
+
+fn beside(path: &Path, what: &str) -> PathBuf {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    path.with_file_name(name + &escape(NEXT))
+    path.with_file_name(name + &escape(what))
+}
+
+/// The map with the number of the last change that was put on top, pinned beside the map that it was put into: the one that
+/// an interrupted command has left, or a new one.
+fn progress(path: &Path) -> Result<OwnedFd> {
+    let pin = beside(path, DONE);
+    match sys::open_pin(&pin) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let map = merger::progress().map_err(Error::query("a map for migrations"))?;
+            sys::pin(map.as_fd(), &pin).map_err(Error::io("pin", &pin))?;
+            Ok(map)
+        }
+        other => other.map_err(Error::io("open", &pin)),
+    }
 }
 
 /// Removes a saved snapshot.
@@ -160,8 +182,10 @@ fn forget(saved: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Lets the map that is pinned beside `path` have that pin.
 fn take_place(path: &Path) -> Result<()> {
-    std::fs::rename(next_pin(path), path).map_err(Error::io("rename", next_pin(path)))
+    std::fs::rename(next_pin(path), path).map_err(Error::io("rename", next_pin(path)))?;
+    remove_file(&beside(path, DONE))
 }
 
 /// The number of the map that is pinned at `path`; none when there is none.
@@ -174,6 +198,7 @@ pub(crate) fn pinned_id(path: &Path) -> Option<u32> {
 fn take_back(old: &OwnedFd, path: &Path) -> Result<()> {
     let next = next_pin(path);
     remove_file(&next)?;
+    remove_file(&beside(path, DONE))?;
     let id = sys::map_info(old.as_fd()).map_err(Error::query("a map"))?.id;
     if pinned_id(path) == Some(id) {
         return Ok(());
@@ -285,6 +310,7 @@ impl Host {
                 true => sys::open_pin(&next).map_err(Error::io("open", &next))?,
                 false => {
                     remove_file(&next)?;
+                    remove_file(&beside(&path, DONE))?;
                     if loaded_btf.is_none() {
                         loaded_btf = Some(load::load_btf(image, &image.debug_info(features::btf()))?.0);
                     }

@@ -1,13 +1,12 @@
 //! The entries of one map on their way into another.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::os::fd::OwnedFd;
 
 use aya_obj::generated::bpf_map_type;
 use xdpchain_state::{MapConverter, Merge, Misfit};
 
-use super::forget;
-use super::merger::Merger;
+use super::merger::{Inserted, Merger, changes};
 use super::snapshot::{Since, Snapshot};
 use crate::cpus;
 use crate::error::{Error, Result};
@@ -23,8 +22,8 @@ pub(crate) struct Moving {
     pub(crate) converter: MapConverter,
 }
 
-/// What is to be changed of which entry, for each CPU of a per-CPU map, else for none.
-type ByCpu = BTreeMap<Option<usize>, Vec<(Vec<u8>, Vec<Merge>)>>;
+/// What is to be changed of which entry, for each CPU.
+type ByCpu = BTreeMap<usize, Vec<(Vec<u8>, Vec<Merge>)>>;
 
 /// An entry in the new layout; what is not there is zeros.
 struct Converted {
@@ -130,59 +129,81 @@ impl Moving {
     }
 
     /// Puts on top of the new map, which programs use, what was written to the old one since, which none does any more.
-    /// What is `saved` of the snapshot is gone before the first change, so that nothing is counted twice. Without a snapshot
-    /// only entries that the new map lacks are put there, since nobody knows what of the others is there already.
-    pub(crate) fn merge(&self, snapshot: Option<Snapshot>, saved: &Path) -> Result<Merged> {
+    ///
+    /// What there is to do follows from the old map and the snapshot, neither of which changes any more, in an order that is
+    /// always the same; so `progress`, the number of the last change, lets a command go on where another was killed. Without
+    /// a snapshot only entries that the new map lacks are put there, since nobody knows what of the others is there already.
+    pub(crate) fn merge(&self, snapshot: Option<Snapshot>, progress: &OwnedFd) -> Result<Merged> {
         let known = snapshot.is_some();
-        let since = self.read(&mut snapshot.unwrap_or_else(|| self.snapshot()))?;
-        let mut merged = Merged { since: since.len(), lost: 0 };
+        let mut all = self.read(&mut snapshot.unwrap_or_else(|| self.snapshot()))?;
+        all.sort_by(|a, b| a.key().cmp(b.key()));
+        let mut merged = Merged { since: all.len(), lost: 0 };
         // What the values become is known before anything is changed.
-        let mut todo = Vec::with_capacity(since.len());
+        let mut todo = Vec::with_capacity(all.len());
         let mut misfits = Misfits::default();
-        for since in since {
+        for since in all {
             match self.converted(&since) {
                 Ok(done) => todo.push((since, done)),
                 Err(misfit) => misfits.add(since.key(), misfit),
             }
         }
         self.refuse(misfits)?;
-        forget(saved)?;
-        let merger = Merger::new(&self.new);
+        let failed = |e| Error::Map { action: "merge entries of", name: self.name.clone(), source: e };
+        let merger = Merger::new(&self.new, progress).map_err(failed)?;
         let trie = self.new.info().map_type == bpf_map_type::BPF_MAP_TYPE_LPM_TRIE as u32;
         // Such a map finds shorter prefixes too, and older kernels put an entry over another whatever is asked for.
         let exact: Option<HashSet<Vec<u8>>> = trie.then(|| self.keys_of_new()).transpose()?;
-        let mut by_cpu = ByCpu::new();
+        let per_cpu = self.new.per_cpu().is_some();
+        let mut number = 0;
+        let mut by_cpu: ByCpu = BTreeMap::new();
         for (since, Converted { key, before, now }) in todo {
             let there = exact.as_ref().is_none_or(|keys| keys.contains(&key));
-            match (&since, there) {
-                (Since::New { .. }, false) => {
-                    if !self.insert(&key, &now, &mut merged)? {
-                        tracing::debug!("map `{}`: an entry came between", self.name);
-                    }
+            let new = matches!(since, Since::New { .. });
+            if matches!(since, Since::Gone { .. }) {
+                // An entry that the new program has written since is its own.
+                if there && self.new.lookup(&key)?.is_some_and(|value| value == before) {
+                    self.new.delete(&key)?;
                 }
-                (Since::New { .. }, true) if exact.is_none() && self.insert(&key, &now, &mut merged)? => {}
-                (Since::Gone { .. }, true) => {
-                    // An entry that the new program has written since is its own.
-                    if self.new.lookup(&key)?.is_some_and(|value| value == before) {
-                        self.new.delete(&key)?;
-                    }
+                continue;
+            }
+            if per_cpu {
+                // Every CPU's value is added to what is there, if only zeros.
+                let inserted = if new { self.new.insert_raw(&key, &before) } else { Ok(false) };
+                let full = inserted.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::E2BIG));
+                merged.lost += usize::from(full);
+                // What there is no room for is counted too, and finds nothing to change.
+                if full || inserted.map_err(failed)? || known {
+                    self.plan(&key, &before, &now, &mut by_cpu);
                 }
-                (_, false) => {}
-                (_, true) if !known => {}
-                (_, true) => self.plan(&key, &before, &now, &mut by_cpu),
+                continue;
+            }
+            let merges = self.converter.merges(&before, &now);
+            let first = number + 1;
+            number += u64::from(new) + merges.iter().map(changes).sum::<u64>();
+            let first = match new {
+                false => first,
+                true if there && trie => first + 1,
+                true => match merger.insert(&key, &now, (first, number)).map_err(failed)? {
+                    Inserted::Exists => first + 1,
+                    done => {
+                        merged.lost += usize::from(done == Inserted::Full);
+                        continue;
+                    }
+                },
+            };
+            if known && there {
+                merger.apply(&key, None, &merges, first).map_err(failed)?;
             }
         }
-        let failed = |e| Error::Map { action: "merge entries of", name: self.name.clone(), source: e };
         for (cpu, list) in by_cpu {
-            let run = || list.iter().try_for_each(|(key, merges)| merger.apply(key, cpu, merges).map(drop));
-            match cpu {
-                None => run(),
-                Some(cpu) => match cpus::number(cpu) {
-                    Ok(number) => sys::on_cpu(number, run),
-                    Err(e) => Err(e),
-                },
-            }
-            .map_err(failed)?;
+            let run = || {
+                list.iter().try_for_each(|(key, merges)| {
+                    let first = number + 1;
+                    number += merges.iter().map(changes).sum::<u64>();
+                    merger.apply(key, Some(cpu), merges, first)
+                })
+            };
+            cpus::number(cpu).and_then(|number| sys::on_cpu(number, run)).map_err(failed)?;
         }
         Ok(merged)
     }
@@ -198,26 +219,19 @@ impl Moving {
         Ok(since)
     }
 
-    /// Inserts an entry unless there is one; whether it did, or cannot.
-    fn insert(&self, key: &[u8], value: &[u8], merged: &mut Merged) -> Result<bool> {
-        match self.new.insert(key, value) {
-            Ok(done) => Ok(done),
-            Err(Error::Map { source, .. }) if source.raw_os_error() == Some(libc::E2BIG) => {
-                merged.lost += 1;
-                Ok(true)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
     /// Adds what turns `before` into `now`, for each CPU.
-    fn plan(&self, key: &[u8], before: &[u8], now: &[u8], by_cpu: &mut ByCpu) {
-        let per_cpu = self.new.per_cpu().is_some();
+    fn plan(
+        &self,
+        key: &[u8],
+        before: &[u8],
+        now: &[u8],
+        by_cpu: &mut ByCpu,
+    ) {
         let values = self.converter.values(before).zip(self.converter.values(now)).enumerate();
         for (cpu, (before, now)) in values {
             let merges = self.converter.merges(before, now);
             if !merges.is_empty() {
-                by_cpu.entry(per_cpu.then_some(cpu)).or_default().push((key.to_vec(), merges));
+                by_cpu.entry(cpu).or_default().push((key.to_vec(), merges));
             }
         }
     }

@@ -6,7 +6,7 @@ use xdpchain_state::MapConverter;
 
 use super::entries::Moving;
 use super::snapshot::Snapshot;
-use super::{Migrations, NEXT, Typed, forget, next_pin, pinned_id, take_place};
+use super::{Migrations, NEXT, Typed, forget, next_pin, pinned_id, progress, take_place};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::manifest::MapRecord;
@@ -83,7 +83,7 @@ impl Host {
         let saved = self.at.migration(new);
         let snapshot = Snapshot::load(&saved, moving.snapshot())?;
         sys::wait_for_programs();
-        let merged = moving.merge(snapshot, &saved)?;
+        let merged = moving.merge(snapshot, &progress(path)?)?;
         tracing::info!("map `{label}`: {} entries carried over that had changed", merged.since);
         Ok(())
     }
