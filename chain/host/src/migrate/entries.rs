@@ -220,13 +220,7 @@ impl Moving {
     }
 
     /// Adds what turns `before` into `now`, for each CPU.
-    fn plan(
-        &self,
-        key: &[u8],
-        before: &[u8],
-        now: &[u8],
-        by_cpu: &mut ByCpu,
-    ) {
+    fn plan(&self, key: &[u8], before: &[u8], now: &[u8], by_cpu: &mut ByCpu) {
         let values = self.converter.values(before).zip(self.converter.values(now)).enumerate();
         for (cpu, (before, now)) in values {
             let merges = self.converter.merges(before, now);

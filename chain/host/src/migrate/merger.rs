@@ -100,7 +100,12 @@ impl<'a> Merger<'a> {
     }
 
     /// Inserts an entry, as change `number`, which stands for all up to `last`, unless there is one with its key.
-    pub(crate) fn insert(&self, key: &[u8], value: &[u8], (number, last): (u64, u64)) -> io::Result<Inserted> {
+    pub(crate) fn insert(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        (number, last): (u64, u64),
+    ) -> io::Result<Inserted> {
         if let Some(program) = self.program.as_ref().filter(|_| self.inserts()) {
             match self.run(program, key, (INSERT, 0), (0, 0), (number, last), value)?.checked_sub(FAILED) {
                 None => return Ok(Inserted::Done),
@@ -306,11 +311,7 @@ fn program(map: &Map, progress: i32) -> Vec<Insn> {
     insns.extend([insn(0xbf, 2, 7, 0, 0), insn(0x85, 0, 0, 0, 1), insn(0x55, 0, 0, 2, 0)]);
     insns.extend(exit(MISSING));
     // Where, and the two numbers.
-    insns.extend([
-        insn(0x61, 9, 7, at + 4, 0),
-        insn(0x79, 1, 7, at + 8, 0),
-        insn(0x79, 2, 7, at + 16, 0),
-    ]);
+    insns.extend([insn(0x61, 9, 7, at + 4, 0), insn(0x79, 1, 7, at + 8, 0), insn(0x79, 2, 7, at + 16, 0)]);
     // Load, store and, where there is one, atomic addition, by width.
     let widths: [(i32, u8, u8, Option<u8>); 4] = [
         (8, 0x79, 0x7b, Some(0xdb)),
@@ -319,11 +320,8 @@ fn program(map: &Map, progress: i32) -> Vec<Insn> {
         (1, 0x71, 0x73, None),
     ];
     for (width, load, store, add) in widths.into_iter().filter(|(width, ..)| *width <= value_size) {
-        let place = [
-            insn(0x57, 9, 0, 0, -width),
-            insn(0x25, 9, 0, 0, value_size - width),
-            insn(0x0f, 0, 9, 0, 0),
-        ];
+        let place =
+            [insn(0x57, 9, 0, 0, -width), insn(0x25, 9, 0, 0, value_size - width), insn(0x0f, 0, 9, 0, 0)];
         let mut done = vec![insn(0x79, 1, 7, at + 24, 0), insn(0x7b, 6, 1, 0, 0)];
         done.extend(exit(DONE));
         let adds = match add {
