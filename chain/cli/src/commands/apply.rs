@@ -6,8 +6,8 @@ use indexmap::IndexMap;
 use xdpchain_host::{
     BoxError, Desired, Edit, Foreign, Host, Interface, Manifest, Terms, To, TrialTerms, Want,
 };
-use xdpchain_spec::Timespan;
 use xdpchain_spec::plan::Action;
+use xdpchain_spec::{Timespan, WatchSpec};
 
 use super::trial::Watcher;
 use super::{change, gate, outcome, plan, trial};
@@ -57,7 +57,8 @@ pub(crate) fn run(common: &Common, out: Output, ifaces: &[String], how: How) -> 
         };
         edits.insert(interface.interface().to_owned(), (interface, edit));
     }
-    let trial = trial_terms(&wanted, how);
+    let changed = wanted.iter().filter(|(ifname, _)| edits.contains_key(*ifname));
+    let trial = trial_terms(changed.filter_map(|(_, (state, _))| state.chain.watch), how);
     let mut watcher = match trial {
         Some(trial) if !how.dry_run => Some(Watcher::start(trial.id)?),
         _ => None,
@@ -94,9 +95,8 @@ pub(crate) fn run(common: &Common, out: Output, ifaces: &[String], how: How) -> 
     }
 }
 
-/// How the change is tried: when it is to be confirmed, or a chain that it is about asks to be watched.
-fn trial_terms(wanted: &plan::Wanted, how: How) -> Option<TrialTerms> {
-    let watches = wanted.values().filter_map(|(state, _)| state.chain.watch);
+/// How the change is tried: when it is to be confirmed, or a chain that changes asks to be watched.
+fn trial_terms(watches: impl Iterator<Item = WatchSpec>, how: How) -> Option<TrialTerms> {
     let longest = watches.map(|watch| watch.window.duration()).max();
     let (lasts, confirm) = match (how.confirm, longest) {
         (Some(time), _) => (time.duration(), true),
