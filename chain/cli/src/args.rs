@@ -225,6 +225,21 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME")]
         chain: Option<String>,
     },
+    /// Print the JSON Schema of chains.yaml, for editors and linters
+    Schema,
+    /// Print a script that completes commands in a shell
+    ///
+    /// For bash: `xdpchain completions bash > /etc/bash_completion.d/xdpchain`.
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write that of every command into a folder
+    Man {
+        /// The folder, e.g. /usr/local/share/man/man1; it is made when it is not there
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// Read and write the modules' maps
     Map {
         #[command(subcommand)]

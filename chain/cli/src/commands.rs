@@ -3,16 +3,19 @@
 mod apply;
 mod change;
 mod check;
+mod completions;
 mod components;
 mod doctor;
 mod edit;
 mod features;
 mod gate;
 mod history;
+mod man;
 mod map;
 mod outcome;
 mod plan;
 mod save;
+mod schema;
 mod status;
 mod test;
 mod trial;
@@ -61,6 +64,9 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Recover => change::recover(out),
         Command::Status { iface } => status::run(out, iface.as_deref()),
         Command::Test { paths, chain } => test::run(&common, out, chain.as_deref(), &paths),
+        Command::Schema => schema::run(out),
+        Command::Completions { shell } => completions::run(shell),
+        Command::Man { dir } => man::run(dir.as_deref()),
         Command::Map { command } => map::run(out, &command),
         Command::Check { objects, program } => check::run(&common, out, &objects, program.as_deref()),
     }

@@ -67,6 +67,10 @@ pub(crate) enum Error {
     )]
     NoSuchModule { module: String, known: String },
     #[error(
+        "cannot write `{path}`: {source}\nhelp: check the folder given with `--dir`, and who may write there"
+    )]
+    WriteMan { path: PathBuf, source: io::Error },
+    #[error(
         "there are no packets to test\nhelp: name fixtures or captures, or list them under `gate:` of a chain"
     )]
     NothingToTest,
@@ -238,6 +242,7 @@ impl Error {
                 ref other => other.exit_status(),
             },
             Self::ReadConfig { source, .. } if denied(source) => exit::PERMISSION,
+            Self::WriteMan { source, .. } if denied(source) => exit::PERMISSION,
             Self::ReadObject { source, .. } | Self::ReadPackets { source, .. } if denied(source) => {
                 exit::PERMISSION
             }
@@ -259,6 +264,7 @@ impl Error {
             | Self::UnknownPackets { .. }
             | Self::NoSuchModule { .. }
             | Self::NothingToTest
+            | Self::WriteMan { .. }
             | Self::SeveralChains { .. }
             | Self::ReadObject { .. }
             | Self::ReadPackets { .. }

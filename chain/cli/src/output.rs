@@ -38,6 +38,11 @@ impl Output {
         self.format == Format::Wide
     }
 
+    /// Whether YAML is wanted.
+    pub(crate) fn yaml(self) -> bool {
+        self.format == Format::Yaml
+    }
+
     /// Whether test reports are wanted as JUnit has them.
     pub(crate) fn junit(self) -> bool {
         self.format == Format::Junit

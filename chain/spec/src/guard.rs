@@ -3,12 +3,13 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Percentage, Timespan};
 
 /// Packets that a new generation must treat as told before it may run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GateSpec {
     /// Fixture files, and folders of them: packets with what is to become of them. They run with maps of their own,
@@ -24,7 +25,7 @@ pub struct GateSpec {
 
 /// How long the counters of a new generation are watched, and what they must not show. When they do, the generation
 /// before comes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WatchSpec {
     /// How long, from the swap on: `10s` when not given.

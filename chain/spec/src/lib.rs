@@ -12,6 +12,7 @@ mod model;
 mod parse;
 pub mod plan;
 pub mod save;
+mod schema;
 mod tree;
 mod units;
 mod verdict;
@@ -25,5 +26,6 @@ pub use model::{
     Mode, ModuleSpec, ObjectRef, Place, SlotSpec, SourceSpec, VERSION,
 };
 pub use plan::{InterfacePlan, Plan};
+pub use schema::schema;
 pub use units::{BadPercentage, BadTimespan, Percentage, Timespan};
 pub use verdict::{UnknownVerdict, Verdict, VerdictSet};

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use indexmap::IndexMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use crate::{GateSpec, Verdict, VerdictSet, WatchSpec};
@@ -57,7 +58,7 @@ pub struct ModuleSpec {
 }
 
 /// What BTF does not say about the step from one layout of a map to the next.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MigrateSpec {
     /// Fields that have another name in the new layout: old path, new path; nested fields with dots between.
@@ -133,7 +134,7 @@ impl<'de> Deserialize<'de> for ObjectRef {
 }
 
 /// What is changed of one map's definition.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MapOverride {
     /// Entries at most (octets for a ring buffer); as in the object when not given.
@@ -246,7 +247,7 @@ impl ChainSpec {
 }
 
 /// How a chain becomes what the kernel runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
     /// The fastest that can run the chain.
@@ -279,7 +280,7 @@ impl fmt::Display for Engine {
 }
 
 /// Where in the receive path a chain is attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Native when the driver can, else generic.
@@ -309,7 +310,7 @@ impl fmt::Display for Mode {
 }
 
 /// A chain's verdict when every slot in order proceeded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ChainDefault {
     /// The verdict of the last slot that is no observer; pass when there is none.
@@ -373,7 +374,7 @@ impl SlotSpec {
 }
 
 /// When a slot runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
     /// In order, when the slots before it proceeded.
@@ -384,7 +385,7 @@ pub enum Place {
 }
 
 /// A database table that fills maps. Only its syntax is looked at so far.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSpec {
     /// Where the database is, `sqlite:FILE` or `postgres://…`.

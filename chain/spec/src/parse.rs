@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
@@ -14,35 +15,53 @@ use crate::model::{
 use crate::tree::{self, Kind, Node, Spot, Step};
 use crate::{Config, GateSpec, ModuleSpec, VERSION, Verdict, VerdictSet, WatchSpec, check};
 
-/// The file as it is written.
-#[derive(Deserialize)]
+/// What runs on which interface, and in what order.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(title = "chains.yaml")]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawConfig {
+    /// Version of the format.
     #[serde(rename = "version")]
+    #[schemars(range(min = 1, max = 1))]
     _version: u32,
+    /// The modules, by name: letters, digits, `-` and `_`, with a letter or digit first.
     #[serde(default)]
     modules: IndexMap<String, RawModule>,
+    /// The chains, by name.
     #[serde(default)]
     pub(crate) chains: IndexMap<String, RawChain>,
+    /// The database tables that fill maps, by name.
     #[serde(default)]
     sources: IndexMap<String, SourceSpec>,
 }
 
 /// `module: OBJECT` or `module: { object: OBJECT, … }`.
-struct RawModule(ModuleOptions);
+pub(crate) struct RawModule(ModuleOptions);
 
-#[derive(Deserialize)]
+/// A module: one ELF object with an XDP program and its maps.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "Module")]
 #[serde(deny_unknown_fields)]
-struct ModuleOptions {
+pub(crate) struct ModuleOptions {
+    /// Where the object is: `builtin:NAME`, which is part of the xdpchain binary, or the path of a file. Relative paths
+    /// are relative to the file's folder.
     object: ObjectRef,
+    /// Name of the XDP program in it; needed only when it has several.
     program: Option<String>,
+    /// What is changed of the object's map definitions, by the map's name.
     #[serde(default)]
     maps: IndexMap<String, MapOverride>,
+    /// Maps that are not the module's own, by the name that the object gives them.
     #[serde(default)]
     imports: IndexMap<String, MapRef>,
+    /// What program arrays of the object hold, beside what the object says: by the array's name, by entry, the name of
+    /// a program of the same object.
     #[serde(default)]
     programs: IndexMap<String, IndexMap<u32, String>>,
+    /// The maps that other modules may import; when not given, every map but those that are the program's inside.
     exports: Option<Vec<String>>,
+    /// How entries of a map are carried over when another build of the module lays them out differently, by the map's
+    /// name.
     #[serde(default)]
     migrate: IndexMap<String, MigrateSpec>,
 }
@@ -79,19 +98,28 @@ impl<'de> Deserialize<'de> for RawModule {
     }
 }
 
-#[derive(Deserialize)]
+/// A chain: an ordered list of slots, the same on each of its interfaces.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "Chain")]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawChain {
+    /// The interfaces that have this chain. No interface has two.
     #[serde(default)]
     pub(crate) interfaces: Vec<String>,
+    /// How it becomes what the kernel runs.
     #[serde(default)]
     pub(crate) engine: Engine,
+    /// Where in the receive path it is attached.
     #[serde(default)]
     pub(crate) mode: Mode,
+    /// Its verdict when every slot in order proceeded.
     #[serde(default)]
     pub(crate) default: ChainDefault,
+    /// The slots, in order: a module's name, alone or with options.
     pub(crate) slots: Vec<RawSlot>,
+    /// The packets that a new generation must treat as told before it may run.
     pub(crate) gate: Option<GateSpec>,
+    /// What the counters of a new generation must not show.
     pub(crate) watch: Option<WatchSpec>,
 }
 
@@ -103,12 +131,17 @@ pub(crate) struct RawSlot {
     pub(crate) keyed: bool,
 }
 
-#[derive(Default, Deserialize)]
+/// What is said of a slot beside its module.
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SlotOptions {
+    /// The verdicts after which the next slot runs. Default: what the object says in `.xdp_run_config`, else pass alone.
     pub(crate) proceed_on: Option<VerdictSet>,
+    /// The chain's verdict when the module returns a number that is none. Default: aborted.
     pub(crate) on_unknown: Option<Verdict>,
+    /// Ignore the module's verdict: the next slot always runs.
     pub(crate) observer: Option<bool>,
+    /// When it runs. A slot at exit is always an observer.
     pub(crate) at: Option<Place>,
 }
 
