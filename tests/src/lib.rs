@@ -4,6 +4,7 @@
 //! by a panic. What a killed run left is removed by the next one.
 #![forbid(unsafe_code)]
 
+pub mod acl;
 pub mod cli;
 pub mod compat;
 pub mod far_end;

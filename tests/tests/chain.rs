@@ -106,9 +106,9 @@ fn packets_go_through_the_whole_chain_octet_for_octet() {
     let shell = raise(&links);
     // Customer 1 may not speak to port 23.
     let rule = r#"{"customer": 1, "dst_port": [23, 23], "src": "::", "src_len": 0, "dst": "::", "dst_len": 0,
-        "src_port": [0, 0], "protocol": 0, "action": 1, "flags": 19}"#;
+        "src_port": [0, 0], "protocol": 0, "action": 1, "flags": 19, "direction": 0}"#;
     shell.xdpchain(&["map", "set", "acl/rules", "0", rule]).expect(0);
-    let config = r#"{"count": 1, "default_action": 0, "all_packets": 0}"#;
+    let config = r#"{"default_action": 0, "all_packets": 0}"#;
     shell.xdpchain(&["map", "set", "acl/config", "0", config]).expect(0);
 
     // Without addresses the far ends' kernels answer nothing of their own, which would be counted too.

@@ -4,16 +4,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr},
+    os::fd::AsFd as _,
 };
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues},
     programs::{TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
-use xdpchain_abi::{ACL_RULES, AclRule, CONTEXT_MAP, acl_action, acl_flags, direction};
-use xdpchain_tests::{Netns, cli::objects, veth};
+use xdpchain_abi::{AclRule, CONTEXT_MAP, acl_action, acl_flags, direction};
+use xdpchain_acl::{
+    Packet, decide,
+    sample::{self, Kind},
+};
+use xdpchain_tests::{Netns, acl, cli::objects, veth};
 use xdpchain_wire::{checksum::Sum, ipv4};
 
 /// Verdicts, as the kernel numbers them.
@@ -86,16 +91,22 @@ impl Numbers {
         [0, 7, 53, 443, 40_000, 65_535][self.below(6) as usize]
     }
 
+    fn ports(&mut self) -> [u16; 2] {
+        let (a, b) = (self.port(), self.port());
+        [a.min(b), a.max(b)]
+    }
+
     fn rule(&mut self) -> AclRule {
         let mut rule = AclRule {
             customer: CUSTOMER + self.below(3) as u32 / 2,
-            src_port: [self.port(), self.port()],
-            dst_port: [self.port(), self.port()],
+            src_port: self.ports(),
+            dst_port: self.ports(),
             src_len: self.below(129) as u8,
             dst_len: [0, 96, 120, 126, 127, 128, 64, 65][self.below(8) as usize],
             protocol: [6, 17][self.below(2) as usize],
             action: self.below(2) as u8,
             flags: if self.below(8) == 0 { 0 } else { acl_flags::ENABLED | self.below(32) as u32 },
+            direction: [0, 0, 0, direction::UPLINK, direction::DOWNLINK][self.below(5) as usize],
             ..AclRule::default()
         };
         rule.src.octets = self.address().octets();
@@ -149,70 +160,52 @@ impl Subject {
         frame
     }
 
-    /// What a rule means, in the words of `xdpchain-abi`.
-    fn matches(&self, rule: &AclRule) -> bool {
-        let asks = |flag| rule.flags & flag != 0;
-        let within = |address: Ipv6Addr, prefix: [u8; 16], len: u8| {
-            let differ = u128::from(address) ^ u128::from_be_bytes(prefix);
-            len == 0 || differ >> (128 - len as u32) == 0
-        };
-        asks(acl_flags::ENABLED)
-            && within(self.source, rule.src.octets, rule.src_len)
-            && within(self.destination, rule.dst.octets, rule.dst_len)
-            && (!asks(acl_flags::CUSTOMER) || rule.customer == CUSTOMER)
-            && (!asks(acl_flags::PROTOCOL) || rule.protocol == 17)
-            && (!asks(acl_flags::SRC_PORT) || (rule.src_port[0]..=rule.src_port[1]).contains(&self.ports[0]))
-            && (!asks(acl_flags::DST_PORT) || (rule.dst_port[0]..=rule.dst_port[1]).contains(&self.ports[1]))
+    /// What rules are compared with.
+    fn packet(&self) -> Packet {
+        let address = |address: Ipv6Addr| xdpchain_abi::Ipv6 { octets: address.octets() };
+        Packet {
+            source: address(self.source),
+            destination: address(self.destination),
+            customer: CUSTOMER,
+            direction: direction::UPLINK,
+            protocol: 17,
+            ipv4: self.source.to_ipv4_mapped().is_some(),
+            ports: Some(self.ports),
+        }
     }
 }
 
-fn octets(rule: &AclRule) -> [u8; 56] {
-    let mut octets = Vec::from(rule.src.octets);
-    octets.extend(rule.dst.octets);
-    octets.extend(rule.customer.to_ne_bytes());
-    for port in [rule.src_port, rule.dst_port].concat() {
-        octets.extend(port.to_ne_bytes());
-    }
-    octets.extend([rule.src_len, rule.dst_len, rule.protocol, rule.action]);
-    octets.extend(rule.flags.to_ne_bytes());
-    octets.extend([0; 4]);
-    octets.try_into().unwrap()
-}
-
-fn set_rules(ebpf: &mut Ebpf, rules: &[AclRule], default_action: u8) {
-    let mut map: Array<_, [u8; 56]> = ebpf.map_mut("rules").unwrap().try_into().unwrap();
-    for (i, rule) in rules.iter().enumerate() {
-        map.set(i as u32, octets(rule), 0).unwrap();
-    }
-    let mut config = [0; 8];
-    config[..4].copy_from_slice(&(rules.len() as u32).to_ne_bytes());
-    config[4] = default_action;
+/// Puts rules in force, compiled, with this action when none of them matches.
+fn set_rules(ebpf: &mut Ebpf, rules: &[(u32, AclRule)], default_action: u8) {
+    let Some(Map::ArrayOfMaps(map)) = ebpf.map("rules_compiled") else { panic!("no compiled rules") };
+    acl::install(map.fd().as_fd().try_clone_to_owned().unwrap(), rules).unwrap_or_else(|e| panic!("{e}"));
     let mut map: Array<_, [u8; 8]> = ebpf.map_mut("config").unwrap().try_into().unwrap();
-    map.set(0, config, 0).unwrap();
+    map.set(0, [default_action, 0, 0, 0, 0, 0, 0, 0], 0).unwrap();
 }
 
-fn hits(ebpf: &Ebpf) -> Vec<u64> {
+/// Packets that `rule` decided on.
+fn hits_of(ebpf: &Ebpf, rule: u32) -> u64 {
     let map: PerCpuArray<_, u64> = ebpf.map("hits").unwrap().try_into().unwrap();
-    map.iter().map(|values| values.unwrap().iter().sum()).collect()
+    map.get(&rule, 0).unwrap().iter().sum()
 }
 
 #[test]
 fn the_access_list_decides_as_its_rules_read() {
     let mut ebpf = load("acl");
     let mut numbers = Numbers(1);
-    let mut expected_hits = vec![0; ACL_RULES as usize];
+    let mut expected_hits = vec![0; 1000];
     let mut by_rule = 0;
     for round in 0..24 {
         // Short lists, where much falls through, and long ones, where the first matches hide the rest.
-        let rules: Vec<_> = (0..1 << (round % 8)).map(|_| numbers.rule()).collect();
+        let rules: Vec<_> = (0..1 << (round % 7)).map(|i| (i * 3, numbers.rule())).collect();
         let default_action = (round % 2) as u8;
         set_rules(&mut ebpf, &rules, default_action);
         for _ in 0..200 {
             let subject = Subject::random(&mut numbers);
-            let decides = rules.iter().position(|rule| subject.matches(rule));
-            let action = decides.map_or(default_action, |i| rules[i].action);
-            if let Some(i) = decides {
-                expected_hits[i] += 1;
+            let decides = decide(&rules, &subject.packet());
+            let action = decides.map_or(default_action, |key| rules[key as usize / 3].1.action);
+            if let Some(key) = decides {
+                expected_hits[key as usize] += 1;
                 by_rule += 1;
             }
             let expected = if action == acl_action::ALLOW { PASS } else { DROP };
@@ -220,27 +213,75 @@ fn the_access_list_decides_as_its_rules_read() {
             assert_eq!(verdict, expected, "{subject:?} is decided by {decides:?} of {rules:#?}");
         }
     }
-    assert_eq!(hits(&ebpf), expected_hits);
+    let hits: Vec<_> = (0..1000).map(|rule| hits_of(&ebpf, rule)).collect();
+    assert_eq!(hits, expected_hits);
     // A test in which nothing matches, or everything, would show little.
-    assert!((1000..4000).contains(&by_rule), "{by_rule} of 4800 were decided by a rule");
+    assert!((800..4200).contains(&by_rule), "{by_rule} of 4800 were decided by a rule");
 }
 
 #[test]
-fn a_thousand_rules_in_force_are_all_looked_at() {
+fn large_sets_of_rules_are_decided_by_the_first_that_matches() {
+    let mut ebpf = load("acl");
+    let context: [u8; 32] = {
+        let map: PerCpuArray<_, [u8; 32]> = ebpf.map(CONTEXT_MAP).unwrap().try_into().unwrap();
+        map.get(&0, 0).unwrap()[0]
+    };
+    for (kind, count) in [(Kind::Customers, 10_000), (Kind::Firewall, 3_000), (Kind::Addresses, 20_000)] {
+        let rules = kind.rules(count);
+        set_rules(&mut ebpf, &rules, acl_action::DENY);
+        let mut numbers = sample::Numbers(7);
+        for _ in 0..300 {
+            let rule = &rules[numbers.below(u64::from(count)) as usize].1;
+            let packet = sample::packet_for(&mut numbers, rule);
+            let mut context = context;
+            context[..4].copy_from_slice(&packet.customer.to_ne_bytes());
+            context[16] = packet.direction;
+            let mut map: PerCpuArray<_, [u8; 32]> = ebpf.map_mut(CONTEXT_MAP).unwrap().try_into().unwrap();
+            map.set(0, PerCpuValues::try_from(vec![context; nr_cpus().unwrap()]).unwrap(), 0).unwrap();
+            let decides = decide(&rules, &packet);
+            let before = decides.map(|rule| hits_of(&ebpf, rule) + 1);
+            let (verdict, _) = send(&mut ebpf, "acl", &sample::frame(&packet));
+            assert_eq!(decides.map(|rule| hits_of(&ebpf, rule)), before, "{packet:?} by {decides:?}");
+            let action = decides.map_or(acl_action::DENY, |key| rules[key as usize].1.action);
+            assert_eq!(verdict, if action == acl_action::ALLOW { PASS } else { DROP }, "{packet:?}");
+        }
+    }
+}
+
+#[test]
+fn a_packet_is_judged_by_one_set_of_rules() {
+    // Two sets that each drop the packet by a rule of its own, the first half of one and the second of the other would
+    // let it pass.
     let mut ebpf = load("acl");
     let mut numbers = Numbers(2);
     let subject = Subject::random(&mut numbers);
-    let mut miss =
-        AclRule { flags: acl_flags::ENABLED, dst_len: 128, action: acl_action::DENY, ..AclRule::default() };
-    miss.dst.octets = [0xff; 16];
-    let mut rules = vec![miss; ACL_RULES as usize];
-    set_rules(&mut ebpf, &rules, acl_action::ALLOW);
-    assert_eq!(send(&mut ebpf, "acl", &subject.frame()).0, PASS);
-    rules.last_mut().unwrap().dst.octets = subject.destination.octets();
-    set_rules(&mut ebpf, &rules, acl_action::ALLOW);
-    assert_eq!(send(&mut ebpf, "acl", &subject.frame()).0, DROP);
-    let hits = hits(&ebpf);
-    assert_eq!((hits[ACL_RULES as usize - 1], hits.iter().sum::<u64>()), (1, 1));
+    let mut all = AclRule { flags: acl_flags::ENABLED, action: acl_action::DENY, ..AclRule::default() };
+    let mut miss = all;
+    (miss.dst_len, miss.dst.octets) = (128, [0xff; 16]);
+    all.dst_len = 128;
+    all.dst.octets = subject.destination.octets();
+    let sets: [Vec<(u32, AclRule)>; 2] =
+        [0, 1].map(|own| (0..2000).map(|key| (key, if key == own * 1999 { all } else { miss })).collect());
+    set_rules(&mut ebpf, &sets[0], acl_action::ALLOW);
+    let Some(Map::ArrayOfMaps(map)) = ebpf.map("rules_compiled") else { panic!("no compiled rules") };
+    let compiled = map.fd().as_fd().try_clone_to_owned().unwrap();
+    let swapping = std::sync::atomic::AtomicBool::new(true);
+    let (mut runs, frame) = (0u64, subject.frame());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..40 {
+                acl::install(compiled.try_clone().unwrap(), &sets[round % 2]).unwrap();
+            }
+            swapping.store(false, std::sync::atomic::Ordering::Relaxed);
+        });
+        while swapping.load(std::sync::atomic::Ordering::Relaxed) {
+            assert_eq!(send(&mut ebpf, "acl", &frame).0, DROP);
+            runs += 1;
+        }
+    });
+    let hits = [hits_of(&ebpf, 0), hits_of(&ebpf, 1999)];
+    assert_eq!(hits[0] + hits[1], runs);
+    assert!(hits[0] > 0 && hits[1] > 0, "{hits:?}");
 }
 
 /// Gives the customer the tunnels 1 to `remotes.len()`.

@@ -3,6 +3,7 @@
 mod apply;
 mod change;
 mod check;
+mod compiled;
 mod completions;
 mod components;
 mod doctor;

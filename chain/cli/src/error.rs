@@ -158,6 +158,8 @@ pub(crate) enum Error {
     MapTypes { map: String, problem: String },
     #[error("map `{map}`, {what}: {source}")]
     Value { map: String, what: &'static str, source: Box<StateError> },
+    #[error("map `{map}` cannot be compiled, and nothing was changed: {source}")]
+    Compile { map: String, source: Box<xdpchain_acl::AclError> },
     #[error("map `{map}` has no entry `{key}`\nhelp: `xdpchain map show {map}` shows its first entries")]
     NoEntry { map: String, key: String },
     #[error(
@@ -274,6 +276,7 @@ impl Error {
             | Self::ImportNotRunning { .. }
             | Self::WhichChain { .. }
             | Self::Value { .. }
+            | Self::Compile { .. }
             | Self::RowFormat { .. }
             | Self::Rows { .. }
             | Self::NoSum { .. }

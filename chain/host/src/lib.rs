@@ -8,6 +8,7 @@
 mod adopt;
 mod attach;
 mod collect;
+pub mod compiled;
 pub mod cpus;
 mod detach;
 mod error;

@@ -204,6 +204,11 @@ impl Map {
         &self.name
     }
 
+    /// What [`MapFd::read_octets`] gives.
+    pub(crate) fn octets<T>(&self, look: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+        self.map.read_octets(look)
+    }
+
     /// Octets of a value as this type's functions take and give it.
     pub fn value_len(&self) -> usize {
         self.map.value_len()

@@ -8,6 +8,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod acl_tables;
 mod context;
 mod gre;
 mod gtp;

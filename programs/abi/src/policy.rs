@@ -2,10 +2,11 @@
 
 use crate::{Ipv6, sized};
 
-/// Rules that `acl` holds at most.
-pub const ACL_RULES: u32 = 1000;
+/// Rules that `acl` holds at most; their keys are smaller.
+pub const ACL_RULES: u32 = 1 << 16;
 
-/// Value of `acl`'s `rules`, an array in order of evaluation: the first rule that matches decides.
+/// Value of `acl`'s `rules`, by a number below [`ACL_RULES`]: of the rules that match, the one with the smallest decides.
+/// The program follows what they are compiled to ([`acl_tables`](crate::acl_tables)), not this map.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AclRule {
@@ -29,8 +30,10 @@ pub struct AclRule {
     pub action: u8,
     /// Any of [`acl_flags`]; a rule without [`acl_flags::ENABLED`] is skipped.
     pub flags: u32,
+    /// [`direction`](crate::direction) of the packet; 0 is any, of packets that nobody claimed too.
+    pub direction: u8,
     /// Octets of padding, zero.
-    pub reserved: [u8; 4],
+    pub reserved: [u8; 3],
 }
 
 /// Bits of [`AclRule::flags`].
@@ -59,14 +62,12 @@ pub mod acl_action {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AclConfig {
-    /// Rules in use: entries 0 to `count - 1` of `rules` are looked at.
-    pub count: u32,
     /// [`acl_action`] for a packet that no rule matches.
     pub default_action: u8,
     /// 1: judge every IP packet; 0: only those that a decapsulator claimed.
     pub all_packets: u8,
     /// Octets of padding, zero.
-    pub reserved: [u8; 2],
+    pub reserved: [u8; 6],
 }
 
 /// Key of `stats`' `customers`.

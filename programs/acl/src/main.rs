@@ -1,43 +1,56 @@
 //! The access list on inner packets: ordered rules, the first match decides.
 //!
-//! - Rules are searched from the first on, so that what an operator reads is what happens.
-//! - A packet whose headers are cut short, or has more IPv6 extension headers than are walked, is dropped: what cannot
-//!   be judged is not let through.
+//! - Rules are compiled by user space to a decision tree, which is replaced as a whole: a packet is judged by one set of
+//!   rules, and in a number of steps that does not depend on how many there are.
+//! - A packet whose headers are cut short, whose IPv6 extension headers are more than are walked, or that is a later
+//!   fragment whose upper layer only the first one tells, is dropped: what cannot be judged is not let through.
 //! - A rule that asks for ports matches no fragment.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
 
 use aya_ebpf::{
-    bindings::xdp_action::XDP_PASS,
-    btf_maps::{Array, PerCpuArray},
+    bindings::{BPF_F_NO_PREALLOC, xdp_action::XDP_PASS},
+    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use xdpchain_abi::{ACL_RULES, AclConfig, AclRule, Reason, acl_action, direction};
-use xdpchain_kit::Packet;
-use xdpchain_wire::{
-    ethernet::{Link, ethertype},
-    flow::Flow,
+use xdpchain_abi::{
+    ACL_RULES, AclConfig, AclRule, Reason, acl_action,
+    acl_tables::{BLOCK, BLOCKS, ENTRIES, FLAGS, NODES},
+    direction,
 };
+use xdpchain_kit::Packet;
+use xdpchain_wire::ethernet::{Link, ethertype};
 
-mod rule;
+mod scratch;
+mod subject;
+mod walk;
 
-use rule::Subject;
+use scratch::Scratch;
+use walk::Tables;
 
 xdpchain_kit::module!();
 
-/// Rules, in order.
+/// Rules, by number. What is looked at is what they are compiled to.
 #[btf_map(name = "rules")]
-static RULES: Array<AclRule, { ACL_RULES as usize }> = Array::new();
+static RULES: HashMap<u32, AclRule, { ACL_RULES as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
-/// How many rules there are and what happens when none matches.
+/// The decision tree, which is there as soon as there were rules.
+#[btf_map(name = "rules_compiled")]
+static COMPILED: ArrayOfMaps<Array<[u64; BLOCK / 8], BLOCKS, { FLAGS as usize }>, 1> = ArrayOfMaps::new();
+
+/// What happens when no rule matches.
 #[btf_map(name = "config")]
 static CONFIG: Array<AclConfig, 1> = Array::new();
 
 /// Packets that each rule decided on.
 #[btf_map(name = "hits")]
 static HITS: PerCpuArray<u64, { ACL_RULES as usize }> = PerCpuArray::new();
+
+/// The key of the packet at hand, and what its walk has put aside.
+#[btf_map(name = "scratch")]
+static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 /// Passes on what is allowed, drops what is denied.
 #[xdp]
@@ -52,31 +65,40 @@ fn acl(ctx: XdpContext) -> u32 {
     if !matches!(link.ethertype, ethertype::IPV4 | ethertype::IPV6) {
         return XDP_PASS;
     }
-    let Some(flow) = Flow::parse(&packet, link.ethertype, link.network) else {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return XDP_PASS };
+    // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other.
+    let scratch = unsafe { &mut *scratch };
+    if subject::parse(&packet, link, &context, scratch).is_none() {
         return module::refuse(Reason::Truncated);
-    };
-    match decide(&Subject::new(context.customer, context.direction, &flow), config) {
+    }
+    match decide(scratch).unwrap_or(config.default_action) {
         acl_action::ALLOW => XDP_PASS,
         _ => module::refuse(Reason::AclDenied),
     }
 }
 
-/// The action of the first rule that matches, else the default one.
+/// The action of the first rule that matches.
 #[inline(always)]
-fn decide(subject: &Subject, config: &AclConfig) -> u8 {
-    for i in 0..ACL_RULES {
-        if i >= config.count {
-            break;
-        }
-        // The map may have fewer entries than the configuration says.
-        let Some(rule) = RULES.get(i) else { break };
-        if subject.matches(rule) {
-            if let Some(hits) = HITS.get_ptr_mut(i) {
-                // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other.
-                unsafe { *hits += 1 };
-            }
-            return rule.action;
-        }
+fn decide(scratch: &mut Scratch) -> Option<u8> {
+    let Some(blocks) = COMPILED.get(0) else {
+        keep_rules();
+        return None;
+    };
+    let tables = Tables { nodes: blocks.get(NODES)?, entries: blocks.get(ENTRIES)? };
+    let rule = tables.walk(scratch)?;
+    if let Some(hits) = HITS.get_ptr_mut(rule) {
+        // SAFETY: as above.
+        unsafe { *hits += 1 };
     }
-    config.default_action
+    Some(tables.action(rule))
+}
+
+/// Refers to the map of rules, as the linker leaves a map out that no program refers to.
+#[inline(always)]
+fn keep_rules() {
+    let mut rules = core::ptr::from_ref(&RULES);
+    // A real instruction, because line information for an empty one is refused by the kernel.
+    // SAFETY: moves a register to itself and touches nothing else.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) rules, options(nomem, nostack)) };
+    let _ = rules;
 }

@@ -34,7 +34,8 @@ pub struct Ports {
 
 impl Flow {
     /// The flow of the IP packet that begins at `offset` and is of type `ethertype`. `None` when that is neither IPv4
-    /// nor IPv6, when the packet ends within its headers, or when it has more extension headers than are walked.
+    /// nor IPv6, when the packet ends within its headers, when it has more extension headers than are walked, and for a
+    /// later IPv6 fragment whose upper layer only the first one tells.
     #[inline(always)]
     pub fn parse<O: Octets + ?Sized>(packet: &O, ethertype: u16, offset: usize) -> Option<Self> {
         match ethertype {

@@ -126,7 +126,7 @@ pub fn decrement_hop_limit(octets: &mut [u8; LEN]) {
 /// Where the upper layer of an IPv6 packet begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpperLayer {
-    /// Its protocol; of a later fragment what its first part begins with, which may be an extension header.
+    /// Its protocol, of a later fragment too.
     pub protocol: u8,
     /// Its offset from the start of the frame.
     pub offset: usize,
@@ -136,8 +136,9 @@ pub struct UpperLayer {
 
 impl UpperLayer {
     /// Walks the extension headers from `offset`, where the first one of type `next_header` begins. `None` when the
-    /// packet ends within them, or there are more than [`MAX_EXTENSIONS`]: what is behind is not known then, and an
-    /// access list must not take it for nothing.
+    /// packet ends within them, when there are more than [`MAX_EXTENSIONS`], and for a later fragment of which the first
+    /// one begins with an extension header: what is behind is not known then, and an access list must not take it for
+    /// nothing.
     #[inline(always)]
     pub fn parse<O: Octets + ?Sized>(packet: &O, next_header: u8, offset: usize) -> Option<Self> {
         let mut upper = Self { protocol: next_header, offset, fragment: false };
@@ -163,7 +164,7 @@ impl UpperLayer {
                     if place & 0xfff9 != 0 {
                         upper.fragment = true;
                         if place & 0xfff8 != 0 {
-                            return Some(upper);
+                            break;
                         }
                     }
                     8

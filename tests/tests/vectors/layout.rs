@@ -27,9 +27,9 @@ const TYPES: &[(&str, &str)] = &[
     (
         "AclRule",
         "src:ip6 dst:ip6 customer:u32 src_port:u16x2 dst_port:u16x2 src_len:u8 dst_len:u8 protocol:u8 action:u8 \
-         flags:u32 _:4",
+         flags:u32 direction:direction _:3",
     ),
-    ("AclConfig", "count:u32 default_action:u8 all_packets:u8 _:2"),
+    ("AclConfig", "default_action:u8 all_packets:u8 _:6"),
     ("CustomerKey", "customer:u32 direction:u32"),
     ("Counter", "packets:u64 bytes:u64"),
     ("SessionCounters", "uplink_packets:u64 uplink_bytes:u64 downlink_packets:u64 downlink_bytes:u64"),

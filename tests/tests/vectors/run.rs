@@ -1,10 +1,10 @@
 //! One fixture through the kernel.
 
-use std::path::PathBuf;
+use std::{os::fd::AsFd as _, path::PathBuf};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{PerCpuArray, PerCpuValues},
+    maps::{Map, PerCpuArray, PerCpuValues},
     programs::{TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
@@ -43,6 +43,9 @@ pub(crate) fn run(ns: &Netns, fixture: &Fixture) -> Result<(), String> {
                 .map_err(|error| format!("map `{of}`: {error}"))?;
         }
     }
+    if let Some(rules) = fixture.maps.get("rules").filter(|_| fixture.program == "acl") {
+        compile(&ebpf, rules)?;
+    }
 
     let (verdict, output) = send(ns, fixture, name, &mut ebpf)?;
 
@@ -63,6 +66,22 @@ pub(crate) fn run(ns: &Netns, fixture: &Fixture) -> Result<(), String> {
         compare_map(&ebpf, name, of, entries, &mut wrong)?;
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+}
+
+/// Compiles the rules of a fixture of `acl`, as the binary does when they are written.
+fn compile(ebpf: &Ebpf, entries: &[Entry]) -> Result<(), String> {
+    let (key, value) = layout::types("acl", "rules")?;
+    let mut rules = Vec::new();
+    for entry in entries {
+        let key = layout::encode(key, &entry.key)?.try_into().map_err(|_| "a rule's key is a number")?;
+        let rule = xdpchain_acl::rule(&layout::encode(value, &entry.value)?);
+        rules.push((u32::from_ne_bytes(key), rule.ok_or("the layout of AclRule is out of date")?));
+    }
+    let Some(Map::ArrayOfMaps(map)) = ebpf.map("rules_compiled") else {
+        return Err("the object has no map `rules_compiled`".to_owned());
+    };
+    let map = map.fd().as_fd().try_clone_to_owned().map_err(|e| e.to_string())?;
+    xdpchain_tests::acl::install(map, &rules)
 }
 
 /// Where the objects are.

@@ -11,6 +11,7 @@ use xdpchain_compose::btf::Btf;
 use xdpchain_host::{self as host, Entries, Host, Map};
 use xdpchain_state::{Format, ImportOptions, Importer, MapCodec};
 
+use super::compiled;
 use super::status::map_name;
 use crate::args::{MapCommand, MapName, RowFormat};
 use crate::error::{Error, Result, exit};
@@ -23,10 +24,10 @@ const CHAIN: &str = "chain";
 const ROWS: usize = 1 << 16;
 
 /// An open map, with what its octets mean.
-struct Open {
-    name: String,
-    map: Map,
-    codec: MapCodec,
+pub(super) struct Open {
+    pub(super) name: String,
+    pub(super) map: Map,
+    pub(super) codec: MapCodec,
 }
 
 pub(crate) fn run(out: Output, command: &MapCommand) -> Result<u8> {
@@ -36,20 +37,33 @@ pub(crate) fn run(out: Output, command: &MapCommand) -> Result<u8> {
         MapCommand::Show { map, limit } => show(&host, out, map, *limit)?,
         MapCommand::Get { map, key } => get(out, &open(&host, map)?, key)?,
         MapCommand::Set { map, key, value } => {
-            let map = open(&host, map)?;
+            let (map, compiled) = open_to_change(&host, map)?;
             let (key, value) = (map.key(key)?, map.value(value)?);
+            if let Some(compiled) = compiled {
+                let entries = Entries { keys: key, values: value };
+                compiled::change(&host, &map, &compiled, &entries, &[])?;
+                return Ok(exit::DONE);
+            }
             map.map.update(&key, &map.for_kernel(&value)).map_err(|error| map.failed(error))?;
         }
         MapCommand::Del { map, key } => {
-            let map = open(&host, map)?;
-            if !map.map.delete(&map.key(key)?)? {
+            let (map, compiled) = open_to_change(&host, map)?;
+            let octets = map.key(key)?;
+            if let Some(compiled) = compiled {
+                map.map.lookup(&octets)?.ok_or_else(|| map.no_entry(key))?;
+                compiled::change(&host, &map, &compiled, &Entries::default(), &[octets])?;
+            } else if !map.map.delete(&octets)? {
                 return Err(map.no_entry(key));
             }
         }
         MapCommand::Import { map, file, format, defaults, dry_run } => {
             let format = row_format(file, *format)?;
             let options = ImportOptions { defaults: *defaults };
-            import(out, &open(&host, map)?, file, format, options, dry_run.set)?;
+            let (map, compiled) = open_to_change(&host, map)?;
+            import(out, &map, file, format, options, dry_run.set, |entries| match &compiled {
+                Some(compiled) => compiled::change(&host, &map, compiled, entries, &[]),
+                None => map.map.update_all(entries).map_err(|error| map.failed(error)),
+            })?;
         }
         MapCommand::Export { map, file, format } => {
             let format = match (file, format) {
@@ -85,6 +99,13 @@ fn open(host: &Host, name: &MapName) -> Result<Open> {
         },
     }?;
     Open::new(named.to_string(), map)
+}
+
+/// Opens a map with what it is compiled to, if it is.
+fn open_to_change(host: &Host, name: &MapName) -> Result<(Open, Option<Map>)> {
+    let map = open(host, name)?;
+    let compiled = compiled::of(host, name, &map)?;
+    Ok((map, compiled))
 }
 
 impl Open {
@@ -153,7 +174,7 @@ impl Open {
     }
 
     /// A failed write, which for a full map is not the kernel's fault.
-    fn failed(&self, error: xdpchain_host::Error) -> Error {
+    pub(super) fn failed(&self, error: xdpchain_host::Error) -> Error {
         const E2BIG: i32 = 7;
         match &error {
             xdpchain_host::Error::Map { source, .. } if source.raw_os_error() == Some(E2BIG) => {
@@ -310,7 +331,16 @@ fn show(host: &Host, out: Output, name: &MapName, limit: usize) -> Result<()> {
         /// Whether there are more.
         more: bool,
     }
-    let open = open(host, name)?;
+    let (open, compiled) = open_to_change(host, name)?;
+    if let Some(compiled) = &compiled
+        && compiled::is_stale(&open, compiled)?
+    {
+        tracing::warn!(
+            "`{0}` was changed by somebody else, and packets are judged by what it held before; any change by \
+             `xdpchain map` puts it in force, e.g. `xdpchain map export {0} rules.jsonl`, then `map import`",
+            open.name
+        );
+    }
     let used = host.maps()?.into_iter().find(|map| match &map.owner {
         MapOwner::Chain => name.map.module == CHAIN && map.interfaces.first() == name.iface.as_ref(),
         MapOwner::Module(module) => *module == name.map.module && map.name == name.map.map,
@@ -368,7 +398,7 @@ fn printed(open: &Open, key: &[u8], value: &[u8]) -> Result<Vec<String>> {
 }
 
 /// Calls `each` for every entry until it says no; whether it did.
-fn each_entry(open: &Open, mut each: impl FnMut(&[u8], &[u8]) -> Result<bool>) -> Result<bool> {
+pub(super) fn each_entry(open: &Open, mut each: impl FnMut(&[u8], &[u8]) -> Result<bool>) -> Result<bool> {
     let (key_size, value_len) = (open.map.info().key_size as usize, open.map.value_len());
     let mut stop = false;
     for batch in open.map.entries() {
@@ -429,6 +459,7 @@ fn import(
     format: RowFormat,
     options: ImportOptions,
     dry_run: bool,
+    write: impl FnOnce(&Entries) -> Result<()>,
 ) -> Result<()> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
@@ -448,7 +479,7 @@ fn import(
             entries.values =
                 entries.values.chunks_exact(size).flat_map(|value| open.for_kernel(value)).collect();
         }
-        open.map.update_all(&entries).map_err(|error| open.failed(error))?;
+        write(&entries)?;
     }
     let took = start.elapsed();
     tracing::info!(read = ?read, written = ?(took - read), "rows");

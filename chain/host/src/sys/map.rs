@@ -168,6 +168,27 @@ impl MapFd {
         self.value_len
     }
 
+    /// Lets `write` change all values of an array with `BPF_F_MMAPABLE`, one behind the other, each rounded up to 8 octets.
+    ///
+    /// # Errors
+    /// `EINVAL` for other maps, `EPERM` for one that is frozen.
+    pub fn write_octets<T>(&self, write: impl FnOnce(&mut [u8]) -> T) -> io::Result<T> {
+        let memory = Memory::of(self, libc::PROT_READ | libc::PROT_WRITE)?;
+        // SAFETY: `memory` is mapped for `len` octets, readable and writable, until it is dropped at the end of this
+        // function; nobody else in this process has it. Programs and others that change it meanwhile change octets only.
+        Ok(write(unsafe { std::slice::from_raw_parts_mut(memory.start.cast(), memory.len) }))
+    }
+
+    /// Lets `read` look at all values of such an array.
+    ///
+    /// # Errors
+    /// `EINVAL` for other maps.
+    pub fn read_octets<T>(&self, read: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+        let memory = Memory::of(self, libc::PROT_READ)?;
+        // SAFETY: as above, only to be read.
+        Ok(read(unsafe { std::slice::from_raw_parts(memory.start.cast(), memory.len) }))
+    }
+
     fn element(&self, key: &[u8]) -> io::Result<bpf_attr> {
         if key.len() != self.key_size() {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -178,6 +199,33 @@ impl MapFd {
         element.map_fd = self.fd.as_raw_fd() as u32;
         element.key = address(key);
         Ok(attr)
+    }
+}
+
+/// An array's memory in this process; unmapped when it is dropped.
+struct Memory {
+    start: *mut libc::c_void,
+    len: usize,
+}
+
+impl Memory {
+    fn of(map: &MapFd, protection: libc::c_int) -> io::Result<Self> {
+        let len = map.value_len().next_multiple_of(8) * map.info().max_entries as usize;
+        // SAFETY: a new mapping at an address that the kernel chooses, of a valid descriptor.
+        let start = unsafe {
+            libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, map.fd.as_raw_fd(), 0)
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { start, len })
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `of`, with this length, and no reference to it is left.
+        unsafe { libc::munmap(self.start, self.len) };
     }
 }
 

@@ -1,0 +1,230 @@
+//! Compiled rules as the program has them.
+
+use xdpchain_abi::AclRule;
+use xdpchain_abi::acl_tables::{
+    BLOCK, COUNT_AT, CUTS, DIGEST_AT, Entry, LAYOUT, LAYOUT_AT, MASKS, NODE_COUNT, Node, ROOT, VISITS, kind,
+    prefix_mask, word,
+};
+
+use crate::build;
+use crate::cube::Rule;
+use crate::error::AclError;
+
+/// Octets of an [`Entry`].
+const ENTRY: usize = size_of::<Entry>();
+
+/// Rules whose packets are tried on each tree.
+const SAMPLES: usize = 4096;
+
+/// Rules, compiled.
+#[derive(Debug)]
+pub struct Compiled {
+    nodes: Vec<u32>,
+    entries: Vec<(u16, Entry)>,
+    visits: usize,
+}
+
+/// A walk through the decision tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Walk {
+    /// The rule that decides.
+    pub rule: Option<u32>,
+    /// Visits.
+    pub visits: usize,
+    /// Cuts.
+    pub cuts: usize,
+    /// Rules that the packet was compared with.
+    pub checks: usize,
+}
+
+impl Compiled {
+    /// Compiles rules, in any order; those that are not in force are left out.
+    ///
+    /// # Errors
+    /// [`AclError`]; of several faulty rules, the first in `rules`.
+    pub fn new(rules: &[(u32, AclRule)]) -> Result<Self, AclError> {
+        let mut in_force = Vec::with_capacity(rules.len());
+        for (key, rule) in rules {
+            in_force.extend(Rule::read(*key, rule)?);
+        }
+        in_force.sort_by_key(|rule| rule.number);
+        let entries: Vec<_> = in_force.iter().map(|rule| (rule.number, rule.entry())).collect();
+        // A packet for each of some rules, with zeros where the rule is open.
+        let step = (in_force.len() / SAMPLES).max(1);
+        let keys: Vec<_> = in_force.iter().step_by(step).map(|rule| rule.cube.lowest()).collect();
+        let mut tree = build::build(&in_force, |tree| {
+            let cost = |key| {
+                let walk = walk(tree.root, &tree.nodes, &entries, key);
+                walk.visits + walk.cuts + 3 * walk.checks
+            };
+            keys.iter().map(cost).sum::<usize>() as f64
+        })?;
+        for len in 0..=u8::MAX {
+            for (half, mask) in prefix_mask(len).into_iter().enumerate() {
+                let at = MASKS / 4 + usize::from(len) * 4 + half * 2;
+                tree.nodes[at..at + 2].copy_from_slice(&words(mask));
+            }
+        }
+        tree.nodes[ROOT] = tree.root.0;
+        tree.nodes[LAYOUT_AT] = LAYOUT;
+        tree.nodes[DIGEST_AT..DIGEST_AT + 2].copy_from_slice(&words(digest(rules)));
+        tree.nodes[COUNT_AT] = in_force.len() as u32;
+        Ok(Self { nodes: tree.nodes, entries, visits: tree.visits })
+    }
+
+    /// How many rules are in force.
+    pub fn rules(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The most visits that a packet takes.
+    pub fn visits(&self) -> usize {
+        self.visits
+    }
+
+    /// Octets in use of both blocks.
+    pub fn octets(&self) -> usize {
+        self.nodes.len() * 4 + self.entries.len() * ENTRY
+    }
+
+    /// Writes the blocks into a new map's octets, which are zero.
+    ///
+    /// # Panics
+    /// When there is less than two blocks.
+    pub fn write(&self, blocks: &mut [u8]) {
+        let (nodes, entries) = blocks.split_at_mut(BLOCK);
+        for (octets, node) in nodes.as_chunks_mut::<4>().0.iter_mut().zip(&self.nodes) {
+            *octets = node.to_ne_bytes();
+        }
+        for (number, entry) in &self.entries {
+            entries[usize::from(*number) * ENTRY..][..ENTRY].copy_from_slice(&octets(entry));
+        }
+    }
+
+    /// Follows the tree as the program does.
+    pub fn walk(&self, key: &[u64; word::ROOM]) -> Walk {
+        walk(Node(self.nodes[ROOT]), &self.nodes, &self.entries, key)
+    }
+}
+
+/// A walk from `root`; `entries` are ascending by number.
+fn walk(root: Node, nodes: &[u32], entries: &[(u16, Entry)], key: &[u64; word::ROOM]) -> Walk {
+    let node = |at: usize| Node(nodes.get(at % NODE_COUNT).copied().unwrap_or(0));
+    let matches = |rule: u32| {
+        let found = entries.binary_search_by_key(&rule, |(number, _)| u32::from(*number));
+        found.is_ok_and(|at| entry_matches(&entries[at].1, key))
+    };
+    let mut walk = Walk::default();
+    let mut at = root;
+    let mut list = (0, 0);
+    let mut aside = Vec::new();
+    for _ in 0..VISITS {
+        walk.visits += 1;
+        for _ in 0..CUTS {
+            if at.kind() != kind::CUT {
+                break;
+            }
+            walk.cuts += 1;
+            let bits = (key[at.word()] >> at.shift()) as u32 & at.mask();
+            at = node(at.table() + bits as usize);
+        }
+        if at.kind() == kind::LIST {
+            if list.1 > 0 {
+                aside.push(list);
+            }
+            list = (at.table() + 2, at.count() - 1);
+            at = node(at.table());
+        }
+        if at.kind() == kind::CHECK && walk.rule.is_none_or(|best| at.rule() < best) {
+            walk.checks += 1;
+            if matches(at.rule()) {
+                walk.rule = Some(at.rule());
+            }
+        }
+        if matches!(at.kind(), kind::CUT | kind::LIST) {
+            continue;
+        }
+        if list.1 == 0 {
+            let Some(next) = aside.pop() else { break };
+            list = next;
+        }
+        if walk.rule.is_some_and(|best| best < node(list.0 + 1).0) {
+            // The rest of this list is larger than the rule that is known.
+            at = Node::default();
+            list.1 = 0;
+        } else {
+            at = node(list.0);
+            list = (list.0 + 2, list.1 - 1);
+        }
+    }
+    walk
+}
+
+fn entry_matches(entry: &Entry, key: &[u64; word::ROOM]) -> bool {
+    let within = |port: u64, range: [u16; 2]| u64::from(range[0]) <= port && port <= u64::from(range[1]);
+    let in_prefix = |first: usize, prefix: [u64; 2], len: u8| {
+        let mask = prefix_mask(len);
+        (0..2).all(|half| (key[first + half] ^ prefix[half]) & mask[half] == 0)
+    };
+    in_prefix(word::SRC, entry.src, entry.src_len)
+        && in_prefix(word::DST, entry.dst, entry.dst_len)
+        && (key[word::FIXED] ^ entry.fixed) & entry.fixed_mask == 0
+        && within(key[word::PORTS] >> 16 & 0xffff, entry.src_port)
+        && within(key[word::PORTS] & 0xffff, entry.dst_port)
+}
+
+/// Tells sets of rules apart, in whatever order they are given: what was compiled from what is in the map now.
+pub fn digest(rules: &[(u32, AclRule)]) -> u64 {
+    let of = |key: &u32, rule: &AclRule| {
+        let fields = [
+            u64::from(*key) << 32 | u64::from(rule.customer),
+            u64::from(rule.flags) << 32
+                | u64::from(u32::from_ne_bytes([rule.src_len, rule.dst_len, rule.protocol, rule.action])),
+            ports(rule.src_port) << 32 | ports(rule.dst_port),
+            u64::from(rule.direction),
+        ];
+        let addresses = [rule.src, rule.dst].map(|address| {
+            let (halves, _) = address.octets.as_chunks::<8>();
+            [u64::from_ne_bytes(halves[0]), u64::from_ne_bytes(halves[1])]
+        });
+        fields.into_iter().chain(addresses.into_iter().flatten()).fold(0, |hash, field| mixed(hash ^ field))
+    };
+    rules.iter().fold(mixed(rules.len() as u64), |sum, (key, rule)| sum.wrapping_add(of(key, rule)))
+}
+
+fn ports(range: [u16; 2]) -> u64 {
+    u64::from(range[0]) << 16 | u64::from(range[1])
+}
+
+/// A one-to-one map of numbers in which each bit of the result depends on each bit of `x` (splitmix64's).
+fn mixed(x: u64) -> u64 {
+    let mut x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
+}
+
+/// A number as two nodes, in the order in which it lies in memory.
+fn words(number: u64) -> [u32; 2] {
+    let octets = number.to_ne_bytes();
+    let (halves, _) = octets.as_chunks::<4>();
+    [u32::from_ne_bytes(halves[0]), u32::from_ne_bytes(halves[1])]
+}
+
+/// An entry as it lies in memory.
+fn octets(entry: &Entry) -> [u8; ENTRY] {
+    let mut octets = [0; ENTRY];
+    let Entry { src, dst, fixed, fixed_mask, src_port, dst_port, src_len, dst_len, action, reserved: _ } =
+        *entry;
+    let numbers = [src[0], src[1], dst[0], dst[1], fixed, fixed_mask];
+    for (part, number) in octets.as_chunks_mut::<8>().0.iter_mut().zip(numbers) {
+        *part = number.to_ne_bytes();
+    }
+    for (part, port) in
+        octets[48..].as_chunks_mut::<2>().0.iter_mut().zip([src_port, dst_port].into_iter().flatten())
+    {
+        *part = port.to_ne_bytes();
+    }
+    octets[56..59].copy_from_slice(&[src_len, dst_len, action]);
+    octets
+}

@@ -1,0 +1,140 @@
+//! What of a packet rules are compared with.
+//!
+//! As [`xdpchain_wire::flow::Flow`] says, read in another way: what is known goes through scratch memory at once, so that
+//! the verifier has one way from there on and not one for each order of headers.
+
+use xdpchain_abi::{
+    PacketContext,
+    acl_tables::{fact, fixed, word},
+    direction,
+};
+use xdpchain_kit::Packet;
+use xdpchain_wire::{
+    Octets as _,
+    ethernet::{Link, ethertype},
+    ipv4, ipv6, protocol,
+};
+
+use crate::scratch::{Scratch, load, store};
+
+/// IPv4-mapped addresses begin with 64 zeros and this.
+const MAPPED: u64 = 0xffff << 32;
+/// A fragment, which has no ports that all of its parts show; not a fact of the key.
+const FRAGMENT: u32 = 1 << 16;
+
+/// Writes the key of the IP packet behind `link`. `None` when it ends within its headers, has more extension headers than
+/// are walked, or is a later fragment whose upper layer only the first one tells.
+#[inline(always)]
+pub(crate) fn parse(
+    packet: &Packet,
+    link: Link,
+    context: &PacketContext,
+    scratch: &mut Scratch,
+) -> Option<()> {
+    let claimed = if context.direction != direction::NONE { fact::CLAIMED as u32 } else { 0 };
+    store(&mut scratch.facts, claimed);
+    store(&mut scratch.offset, link.network as u32);
+    if link.ethertype == ethertype::IPV4 {
+        parse_ipv4(packet, scratch)?;
+    } else {
+        parse_ipv6(packet, scratch)?;
+    }
+    let mut facts = load(&scratch.facts);
+    let protocol = load(&scratch.protocol);
+    let mut ports = 0;
+    if matches!(protocol as u8, protocol::TCP | protocol::UDP | protocol::SCTP) && facts & FRAGMENT == 0 {
+        let octets: &[u8; 4] = packet.at(load(&scratch.offset) as usize)?;
+        ports = u32::from_be_bytes(*octets);
+        facts |= fact::PORTS as u32;
+    }
+    store(&mut scratch.key[word::PORTS], ports as u64);
+    let facts = (facts & !FRAGMENT) as u64;
+    let fixed = fixed(context.customer, protocol as u8, context.direction, facts);
+    store(&mut scratch.key[word::FIXED], fixed);
+    Some(())
+}
+
+#[inline(always)]
+fn parse_ipv4(packet: &Packet, scratch: &mut Scratch) -> Option<()> {
+    let offset = load(&scratch.offset);
+    let header: &[u8; ipv4::LEN] = packet.at(offset as usize)?;
+    let view = ipv4::View(header);
+    if view.version() != 4 || view.header_len() < ipv4::LEN {
+        return None;
+    }
+    let mut facts = load(&scratch.facts) | fact::IPV4 as u32;
+    if view.is_fragment() {
+        facts |= FRAGMENT;
+    }
+    store(&mut scratch.facts, facts);
+    store(&mut scratch.protocol, view.protocol() as u32);
+    store(&mut scratch.offset, offset + view.header_len() as u32);
+    let mapped = |octets: [u8; 4]| MAPPED | u32::from_be_bytes(octets) as u64;
+    store(&mut scratch.key[word::SRC], 0);
+    store(&mut scratch.key[word::SRC_LOW], mapped(view.source().octets));
+    store(&mut scratch.key[word::DST], 0);
+    store(&mut scratch.key[word::DST_LOW], mapped(view.destination().octets));
+    Some(())
+}
+
+#[inline(always)]
+fn parse_ipv6(packet: &Packet, scratch: &mut Scratch) -> Option<()> {
+    let offset = load(&scratch.offset);
+    let header: &[u8; ipv6::LEN] = packet.at(offset as usize)?;
+    let view = ipv6::View(header);
+    if view.version() != 6 {
+        return None;
+    }
+    store(&mut scratch.protocol, view.next_header() as u32);
+    store(&mut scratch.offset, offset + ipv6::LEN as u32);
+    let half = |i: usize| {
+        let mut octets = [0; 8];
+        octets.copy_from_slice(&header[i..i + 8]);
+        u64::from_be_bytes(octets)
+    };
+    store(&mut scratch.key[word::SRC], half(8));
+    store(&mut scratch.key[word::SRC_LOW], half(16));
+    store(&mut scratch.key[word::DST], half(24));
+    store(&mut scratch.key[word::DST_LOW], half(32));
+    for _ in 0..ipv6::MAX_EXTENSIONS {
+        let protocol = load(&scratch.protocol);
+        if !is_extension(protocol) {
+            break;
+        }
+        let offset = load(&scratch.offset);
+        // No extension header is shorter.
+        let header: &[u8; 8] = packet.at(offset as usize)?;
+        store(&mut scratch.protocol, header[0] as u32);
+        if protocol == protocol::FRAGMENT as u32 {
+            // An atomic fragment (offset 0, no more to come) is a whole packet (RFC 6946).
+            let place = u16::from_be_bytes([header[2], header[3]]);
+            if place & 0xfff9 != 0 {
+                let facts = load(&scratch.facts) | FRAGMENT;
+                store(&mut scratch.facts, facts);
+            }
+            if place & 0xfff8 != 0 {
+                break;
+            }
+            store(&mut scratch.offset, offset + 8);
+        } else {
+            // RFC 4302, 2.2: the one length in units of 4 octets.
+            let octets = match protocol == protocol::AUTHENTICATION as u32 {
+                true => (header[1] as u32 + 2) * 4,
+                false => (header[1] as u32 + 1) * 8,
+            };
+            store(&mut scratch.offset, offset + octets);
+        }
+    }
+    (!is_extension(load(&scratch.protocol))).then_some(())
+}
+
+/// Whether an extension header of this number is walked over.
+#[inline(always)]
+fn is_extension(protocol: u32) -> bool {
+    const ALL: u64 = 1 << protocol::HOP_BY_HOP
+        | 1 << protocol::ROUTING
+        | 1 << protocol::FRAGMENT
+        | 1 << protocol::AUTHENTICATION
+        | 1 << protocol::DESTINATION_OPTIONS;
+    protocol < 64 && ALL >> protocol & 1 != 0
+}

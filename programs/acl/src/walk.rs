@@ -1,0 +1,178 @@
+//! The walk through the decision tree, as [`xdpchain_abi::acl_tables`] says.
+//!
+//! Indices are masked to their block, so that no branch, which the verifier would follow both ways, checks them. Comparing a
+//! packet with a rule is arithmetic on whole words of which only the sum of all is branched on, for the same reason. And
+//! what a walk remembers goes through a map, whose contents the verifier does not know: knowing them, it would follow the
+//! walk anew for each number of lists that can be put aside.
+
+use xdpchain_abi::ACL_RULES;
+
+use crate::scratch::{Scratch, load, store};
+use xdpchain_abi::acl_tables::{
+    BLOCK, CUTS, Entry, MASKS, NODE_COUNT, Node, ROOT, STACK, TABLES, VISITS, kind, word,
+};
+
+/// Index of a node that is always 0.
+const EMPTY: usize = TABLES - 1;
+
+/// More than any rule's number.
+const NONE: u32 = ACL_RULES;
+
+/// `count`, of which the compiler is not to know what it is, so that it does not copy the walk out as often.
+#[inline(always)]
+fn opaque(count: usize) -> usize {
+    let mut count = count;
+    // SAFETY: moves a register to itself and touches nothing else.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) count, options(pure, nomem, nostack)) };
+    count
+}
+
+/// Compiled rules.
+pub(crate) struct Tables<'a> {
+    pub(crate) nodes: &'a [u64; BLOCK / 8],
+    pub(crate) entries: &'a [u64; BLOCK / 8],
+}
+
+/// What is left of a list: the index of its next node, and above that the number of nodes.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub(crate) struct Rest(u32);
+
+impl Rest {
+    const NODES: u32 = NODE_COUNT as u32;
+
+    #[inline(always)]
+    fn is_empty(self) -> bool {
+        self.0 < Self::NODES
+    }
+
+    #[inline(always)]
+    fn at(self) -> usize {
+        (self.0 & (Self::NODES - 1)) as usize
+    }
+
+    /// Without its first node.
+    #[inline(always)]
+    fn next(self) -> Self {
+        Self(self.0.wrapping_add(2).wrapping_sub(Self::NODES))
+    }
+}
+
+impl Tables<'_> {
+    /// The smallest number of a rule that matches.
+    #[inline(always)]
+    pub(crate) fn walk(&self, scratch: &mut Scratch) -> Option<u32> {
+        store(&mut scratch.depth, 0);
+        store(&mut scratch.rest, Rest(0));
+        store(&mut scratch.best, NONE);
+        let mut node = self.node(ROOT);
+        let mut visits = opaque(VISITS);
+        while visits != 0 {
+            visits = opaque(visits - 1);
+            for _ in 0..CUTS {
+                if node.kind() != kind::CUT {
+                    break;
+                }
+                let bits = (scratch.word(node.word()) >> node.shift()) as u32 & node.mask();
+                node = self.node(node.table() + bits as usize);
+            }
+            if node.kind() == kind::LIST {
+                let rest = load(&scratch.rest);
+                if !rest.is_empty() {
+                    let depth = load(&scratch.depth);
+                    store(&mut scratch.aside[depth as usize & (STACK - 1)], rest.0);
+                    store(&mut scratch.depth, depth + 1);
+                }
+                store(&mut scratch.rest, Rest(node.table() as u32 | node.count() << 20).next());
+                node = self.node(node.table());
+            }
+            if node.kind() == kind::CHECK {
+                if node.rule() < load(&scratch.best) && self.matches(node.rule(), scratch) {
+                    store(&mut scratch.best, node.rule());
+                }
+            } else if node.kind() != kind::END {
+                continue;
+            }
+            if load(&scratch.rest).is_empty() {
+                let depth = load(&scratch.depth);
+                if depth == 0 {
+                    break;
+                }
+                store(&mut scratch.depth, depth - 1);
+                let aside = load(&scratch.aside[(depth as usize - 1) & (STACK - 1)]);
+                store(&mut scratch.rest, Rest(aside));
+            }
+            let rest = load(&scratch.rest);
+            // The rest of a list is larger than the rule that is known.
+            if load(&scratch.best) < self.node(rest.at() + 1).0 {
+                store(&mut scratch.rest, Rest(0));
+                node = self.node(EMPTY);
+            } else {
+                store(&mut scratch.rest, rest.next());
+                node = self.node(rest.at());
+            }
+        }
+        let best = load(&scratch.best);
+        (best < ACL_RULES).then_some(best)
+    }
+
+    /// What `rule` does to a packet.
+    #[inline(always)]
+    pub(crate) fn action(&self, rule: u32) -> u8 {
+        // SAFETY: as in `entry`.
+        unsafe { (*self.entry(rule)).action }
+    }
+
+    #[inline(always)]
+    fn node(&self, index: usize) -> Node {
+        let nodes = self.nodes.as_ptr().cast::<u32>();
+        // SAFETY: the block has as many nodes as the mask lets through, and any number is one.
+        Node(unsafe { *nodes.add(index & (NODE_COUNT - 1)) })
+    }
+
+    #[inline(always)]
+    fn entry(&self, rule: u32) -> *const Entry {
+        let entries = self.entries.as_ptr().cast::<Entry>();
+        // SAFETY: the block has as many entries as the mask lets through; any octets are one.
+        unsafe { entries.add((rule & (ACL_RULES - 1)) as usize) }
+    }
+
+    /// The mask of the first `len` bits of 128.
+    #[inline(always)]
+    fn mask(&self, len: u8) -> [u64; 2] {
+        let masks = self.nodes.as_ptr().cast::<u8>();
+        // SAFETY: there is a mask for every octet.
+        unsafe { *masks.add(MASKS + len as usize * 16).cast::<[u64; 2]>() }
+    }
+
+    /// Whether the packet of this key matches `rule`.
+    #[inline(always)]
+    fn matches(&self, rule: u32, key: &Scratch) -> bool {
+        // SAFETY: as in `entry`.
+        let entry = unsafe { &*self.entry(rule) };
+        let (src, dst) = (self.mask(entry.src_len), self.mask(entry.dst_len));
+        let mut differ = (key.word(word::SRC) ^ entry.src[0]) & src[0];
+        differ |= (key.word(word::SRC_LOW) ^ entry.src[1]) & src[1];
+        differ |= (key.word(word::DST) ^ entry.dst[0]) & dst[0];
+        differ |= (key.word(word::DST_LOW) ^ entry.dst[1]) & dst[1];
+        differ |= (key.word(word::FIXED) ^ entry.fixed) & entry.fixed_mask;
+        let ports = key.word(word::PORTS) as i64;
+        let (source, destination) = (ports >> 16, ports & 0xffff);
+        let out_of_range = (source - entry.src_port[0] as i64)
+            | (entry.src_port[1] as i64 - source)
+            | (destination - entry.dst_port[0] as i64)
+            | (entry.dst_port[1] as i64 - destination);
+        differ |= sign(out_of_range);
+        differ == 0
+    }
+}
+
+/// All ones when `x` is negative, else 0.
+#[inline(always)]
+fn sign(x: i64) -> u64 {
+    let mut x = x;
+    // In assembly, as the compiler makes a branch of `x >> 63`.
+    // SAFETY: shifts a register and touches nothing else.
+    unsafe { core::arch::asm!("{0} s>>= 63", inout(reg) x, options(pure, nomem, nostack)) };
+    x as u64
+}
