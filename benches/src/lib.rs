@@ -1,6 +1,7 @@
 //! What the benchmarks share: C programs, loading, measuring in turn, and the report.
 #![forbid(unsafe_code)]
 
+pub mod chains;
 pub mod measure;
 pub mod programs;
 pub mod report;

@@ -1,22 +1,28 @@
 //! A benchmark's result, as a table and as target/bench/NAME.json.
 
+use std::borrow::Cow;
+use std::path::PathBuf;
+
 use anyhow::Context as _;
 use comfy_table::{CellAlignment, Table, presets};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One line of a result.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub struct Row {
     /// Its name, stable over versions.
     pub case: String,
     /// Median of the runs.
     pub value: f64,
     /// Unit of `value` and `min`.
-    pub unit: &'static str,
+    pub unit: Cow<'static, str>,
     /// Least of the runs.
     pub min: f64,
     /// How many runs there were.
     pub runs: usize,
+    /// The kernel's release where it is another than the report's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
 }
 
 impl Row {
@@ -28,7 +34,7 @@ impl Row {
         let mut sorted = runs.to_vec();
         sorted.sort_by(f64::total_cmp);
         let (value, min) = (sorted[sorted.len() / 2], sorted[0]);
-        Self { case: case.into(), value, unit, min, runs: sorted.len() }
+        Self { case: case.into(), value, unit: unit.into(), min, runs: sorted.len(), kernel: None }
     }
 }
 
@@ -73,7 +79,7 @@ impl Report {
                 row.case.clone(),
                 format!("{:.1}", row.value),
                 format!("{:.1}", row.min),
-                row.unit.to_owned(),
+                row.unit.to_string(),
                 row.runs.to_string(),
             ]);
         }
@@ -83,11 +89,51 @@ impl Report {
             }
         }
         println!("{} on {}, kernel {}\n\n{table}", self.bench, self.cpu, self.kernel);
-        let folder = xdpchain_ebpf_build::target_dir().join("bench");
-        std::fs::create_dir_all(&folder)?;
-        let path = folder.join(self.bench).with_extension("json");
-        std::fs::write(&path, serde_json::to_vec_pretty(self)?).context("cannot write the report")?;
+        self.write()
+    }
+
+    fn path(&self) -> PathBuf {
+        xdpchain_ebpf_build::target_dir().join("bench").join(self.bench).with_extension("json")
+    }
+
+    fn write(&self) -> anyhow::Result<()> {
+        let path = self.path();
+        std::fs::create_dir_all(path.parent().context("the report is in a folder")?)?;
+        std::fs::write(&path, serde_json::to_vec_pretty(self)?).context("cannot write the report")
+    }
+
+    /// Takes over the rows that the file has of another kernel, which a run on this one does not measure.
+    ///
+    /// # Errors
+    /// When the file is there and is no report.
+    pub fn keep_counted(&mut self) -> anyhow::Result<()> {
+        self.rows.extend(self.before()?.into_iter().filter(|row| row.kernel.is_some()));
         Ok(())
+    }
+
+    /// Puts rows into the file, in the place of those with the same names.
+    ///
+    /// # Errors
+    /// When the file is there and is no report, or cannot be written.
+    pub fn put(mut self) -> anyhow::Result<()> {
+        let new = std::mem::take(&mut self.rows);
+        self.rows = self.before()?;
+        self.rows.retain(|row| new.iter().all(|new| new.case != row.case));
+        self.rows.extend(new);
+        self.write()
+    }
+
+    /// Rows of the file; none where there is no file.
+    fn before(&self) -> anyhow::Result<Vec<Row>> {
+        #[derive(Deserialize)]
+        struct Rows {
+            rows: Vec<Row>,
+        }
+        let path = self.path();
+        let Ok(text) = std::fs::read_to_string(&path) else { return Ok(Vec::new()) };
+        let rows: Rows =
+            serde_json::from_str(&text).with_context(|| format!("`{}` is no report", path.display()))?;
+        Ok(rows.rows)
     }
 }
 

@@ -1,7 +1,14 @@
 //! The benchmarks of `benches/`, each a binary of its own.
 
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
 use crate::ci;
-use crate::run::{cargo, run, target_dir};
+use crate::run::{cargo, command, run, target_dir};
+use crate::vm::{self, Kernel, Task};
 
 /// A benchmark.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -11,6 +18,9 @@ pub(crate) enum Name {
     /// What changes cost: thousands of them under numbered traffic, by the command
     Churn,
 }
+
+/// How long a guest may take to count.
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// Builds the benchmark and runs it, with `arguments` of its own.
 pub(crate) fn run_bench(name: Name, arguments: &[String]) -> anyhow::Result<()> {
@@ -27,4 +37,29 @@ pub(crate) fn run_bench(name: Name, arguments: &[String]) -> anyhow::Result<()> 
     command.env("XDPCHAIN_BIN", target_dir().join("release/xdpchain"));
     command.env("XDPCHAIN_EBPF_DIR", ci::objects());
     run(&mut command)
+}
+
+/// Counts the instructions that a packet takes by each engine in `kernel`, where libxdp's dispatcher runs.
+pub(crate) fn count_instructions(name: Name, kernel: Kernel) -> anyhow::Result<()> {
+    if !matches!(name, Name::Compose) {
+        bail!("only `compose` counts instructions on other kernels");
+    }
+    let build = ["build", "--quiet", "--release", "--package", "xdpchain-benches", "--bin", "instructions"];
+    run(&mut cargo(&build))?;
+    let text = |path: PathBuf| path.to_str().map(str::to_owned).context("a path is not UTF-8");
+    let binary = text(target_dir().join("release/instructions"))?;
+    let folder = target_dir().join("bench/objects");
+    fs::create_dir_all(&folder).with_context(|| format!("making `{}`", folder.display()))?;
+    let objects = text(folder)?;
+    run(&mut command(&binary, &["compile", &objects]))?;
+    let script = format!("exec {} measure {}", vm::quoted([&*binary]), vm::quoted([&*objects]));
+    let mut rows = Vec::new();
+    let task = Task { counting: true, ..Task::new(kernel, &script, LIMIT) };
+    let status = vm::run(&task, &mut rows)?;
+    if status != 0 {
+        bail!("counting instructions failed on {} (exit status {status})", kernel.version());
+    }
+    let file = target_dir().join("bench/instructions.json");
+    fs::write(&file, rows).with_context(|| format!("writing `{}`", file.display()))?;
+    run(&mut command(&binary, &["put", &text(file)?]))
 }

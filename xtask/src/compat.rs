@@ -71,7 +71,7 @@ fn there(kernel: vm::Kernel) -> anyhow::Result<String> {
         vm::quoted([&*program])
     );
     let mut output = Vec::new();
-    let status = vm::run(&Task { kernel, script: &script, limit: LIMIT, verbose: false }, &mut output)?;
+    let status = vm::run(&Task::new(kernel, &script, LIMIT), &mut output)?;
     if status != 0 {
         bail!("the trial failed on {} (exit status {status})", kernel.version());
     }

@@ -82,6 +82,9 @@ enum Command {
         install: Install,
         /// Which one
         name: bench::Name,
+        /// Instead, count instructions on this kernel, in a virtual machine; libxdp's dispatcher takes part
+        #[arg(long, value_name = "KERNEL", conflicts_with = "arguments")]
+        vm: Option<vm::Kernel>,
         /// What the benchmark itself takes, after `--`
         #[arg(last = true)]
         arguments: Vec<String>,
@@ -159,9 +162,12 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             setup::ensure(install.no_install, vm.is_some())?;
             compat::write(vm.as_ref())
         }
-        Command::Bench { install, name, arguments } => {
-            setup::ensure(install.no_install, false)?;
-            bench::run_bench(name, &arguments)
+        Command::Bench { install, name, vm, arguments } => {
+            setup::ensure(install.no_install, vm.is_some())?;
+            match vm {
+                Some(kernel) => bench::count_instructions(name, kernel),
+                None => bench::run_bench(name, &arguments),
+            }
         }
         Command::Fuzz { install, target, seconds } => {
             setup::ensure(install.no_install, false)?;

@@ -39,6 +39,14 @@ pub(crate) struct Task<'a> {
     pub(crate) limit: Duration,
     /// Show what the kernel prints while it boots.
     pub(crate) verbose: bool,
+    /// One processor, whose clock counts the instructions that it carries out: each is a nanosecond.
+    pub(crate) counting: bool,
+}
+
+impl<'a> Task<'a> {
+    pub(crate) fn new(kernel: Kernel, script: &'a str, limit: Duration) -> Self {
+        Self { kernel, script, limit, verbose: false, counting: false }
+    }
 }
 
 /// A folder below `target/vm` that goes away with its value.
@@ -100,7 +108,7 @@ pub(crate) fn execute(
         quoted([here.to_str().context("the current folder's name is not UTF-8")?]),
         quoted(words.iter().map(String::as_str))
     );
-    let task = Task { kernel, script: &script, limit, verbose };
+    let task = Task { verbose, ..Task::new(kernel, &script, limit) };
     run(&task, &mut std::io::stdout())
 }
 
@@ -181,13 +189,15 @@ fn command(task: &Task<'_>, kernel: &kernel::Unpacked, folder: &Path) -> anyhow:
     }
     let mut machine = Command::new(setup::virtme());
     machine.current_dir(workspace());
-    machine.args(["--run", &text(&kernel.image)?, "--user", "root", "--cpus", CPUS, "--memory", MEMORY]);
+    let cpus = if task.counting { "1" } else { CPUS };
+    machine.args(["--run", &text(&kernel.image)?, "--user", "root", "--cpus", cpus, "--memory", MEMORY]);
     // Emulation does the same on every machine; virtualization inside a virtual machine may be there and not work.
     machine.arg("--disable-kvm");
     machine.args(["--rwdir", &here, "--exec", &format!("sh {here}/guest.sh {here}")]);
     let second =
         format!("-pidfile {here}/pid -chardev file,id=second,path={here}/console -serial chardev:second");
-    machine.args([&format!("--qemu-opts={second}"), "--append", "console=ttyS1"]);
+    let counting = if task.counting { " -icount shift=0,sleep=off" } else { "" };
+    machine.args([&format!("--qemu-opts={second}{counting}"), "--append", "console=ttyS1"]);
     if task.verbose {
         machine.arg("--verbose");
     }

@@ -200,5 +200,5 @@ fn at(case: &str, runs: &[f64], quantile: f64) -> Row {
     let index = ((sorted.len() as f64 * quantile) as usize).min(sorted.len().saturating_sub(1));
     let value = sorted.get(index).copied().unwrap_or(f64::NAN);
     let min = sorted.first().copied().unwrap_or(f64::NAN);
-    Row { case: case.to_owned(), value, unit: "ms", min, runs: sorted.len() }
+    Row { case: case.to_owned(), value, unit: "ms".into(), min, runs: sorted.len(), kernel: None }
 }

@@ -3,20 +3,17 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
+use xdpchain_benches::chains::{Engine, bare, composed};
 use xdpchain_benches::measure::{Case, in_turn};
 use xdpchain_benches::programs::compile;
 use xdpchain_benches::report::{Report, Row, bar};
-use xdpchain_compose::object::Object;
-use xdpchain_compose::{Chain, ComposeError, Image, Module, Slot, fused, tail};
+use xdpchain_compose::{fused, tail};
 use xdpchain_host::load::load;
-use xdpchain_spec::{ChainDefault, ModuleSpec, ObjectRef, SlotSpec};
 
 const COUNTS: [usize; 5] = [1, 2, 5, 10, 20];
 const ROUNDS: usize = 61;
 const REPEAT: u32 = 100_000;
 const XDP_PASS: u32 = 2;
-
-type Engine = fn(&Chain<'_>) -> Result<Image, ComposeError>;
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut report = Report::new("compose");
@@ -59,6 +56,7 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     in_turn(&mut cases, &[0; 64], ROUNDS, REPEAT)?;
     report.rows.extend(cases.iter().map(|case| Row::of(&case.name, "ns", &case.rounds)));
+    report.keep_counted()?;
     report.finish()?;
     Ok(if judge(&report) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -68,31 +66,6 @@ fn alone(source: &str, name: &str, macros: &[(&str, usize)]) -> anyhow::Result<C
     let image = bare(&compile(source, macros)?)?;
     let loaded = load(&image, &mut |_| Ok(None))?;
     Ok(Case { name: name.to_owned(), loaded, verdict: XDP_PASS, rounds: Vec::new() })
-}
-
-/// The object's program as it is, without any code of a chain's.
-fn bare(object: &[u8]) -> anyhow::Result<Image> {
-    let object = Object::parse(object)?;
-    let spec = spec();
-    Ok(fused::compose_bare(&Module { name: "bare", object: &object, spec: &spec, digest: "0" })?)
-}
-
-fn spec() -> ModuleSpec {
-    ModuleSpec::new(ObjectRef::File("bench.o".into()))
-}
-
-fn composed(modules: &[Vec<u8>], engine: Engine) -> anyhow::Result<Image> {
-    let objects: Vec<Object> = modules.iter().map(|m| Object::parse(m)).collect::<Result<_, _>>()?;
-    let names: Vec<String> = (0..modules.len()).map(|i| format!("m{i}")).collect();
-    let slots: Vec<SlotSpec> = names.iter().map(|n| SlotSpec::new(n.clone())).collect();
-    let spec = spec();
-    let modules = names
-        .iter()
-        .zip(&objects)
-        .map(|(name, object)| Module { name, object, spec: &spec, digest: "0" })
-        .collect();
-    let slots = slots.iter().zip(0..).map(|(spec, row)| Slot { spec, row }).collect();
-    Ok(engine(&Chain { name: "bench", default: ChainDefault::Keep, modules, slots })?)
 }
 
 /// The bars that composition has to keep.
