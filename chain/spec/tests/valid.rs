@@ -45,6 +45,8 @@ fn the_example_stays_valid_when_its_commented_parts_are_used() {
                 "key",
                 "maps",
                 "columns",
+                "gate",
+                "watch",
             ];
             if (code.contains(": ") || code.ends_with(':')) && keys.contains(&key) {
                 line.replacen("# ", "", 1)
@@ -67,6 +69,8 @@ fn the_example_stays_valid_when_its_commented_parts_are_used() {
     );
     assert!(config.chains["edge"].slot("sampler").unwrap().observer);
     assert_eq!(config.sources["sessions"].maps.len(), 2);
+    assert_eq!(config.chains["edge"].gate.as_ref().map(|gate| gate.pcap.len()), Some(1));
+    assert_eq!(config.chains["edge"].watch.and_then(|watch| watch.max_aborted), Some(0));
 }
 
 #[test]
