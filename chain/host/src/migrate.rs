@@ -167,6 +167,7 @@ fn progress(path: &Path) -> Result<OwnedFd> {
     let pin = beside(path, DONE);
     match sys::open_pin(&pin) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            sys::raise_memlock();
             let map = merger::progress().map_err(Error::query("a map for migrations"))?;
             sys::pin(map.as_fd(), &pin).map_err(Error::io("pin", &pin))?;
             Ok(map)
@@ -311,6 +312,7 @@ impl Host {
                 false => {
                     remove_file(&next)?;
                     remove_file(&beside(&path, DONE))?;
+                    sys::raise_memlock();
                     if loaded_btf.is_none() {
                         loaded_btf = Some(load::load_btf(image, &image.debug_info(features::btf()))?.0);
                     }
