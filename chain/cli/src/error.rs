@@ -164,8 +164,7 @@ pub(crate) enum Error {
     NoEntry { map: String, key: String },
     #[error(
         "map `{map}` is full: it has room for {max_entries} entries\n\
-         help: give it a larger `max_entries` in chains.yaml, detach, and attach again; what was written before it \
-         was full stays"
+         help: give it a larger `max_entries` in chains.yaml, and `xdpchain apply`; its entries stay"
     )]
     MapFull { map: String, max_entries: u32 },
     #[error(
