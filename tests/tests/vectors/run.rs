@@ -43,7 +43,7 @@ pub(crate) fn run(ns: &Netns, fixture: &Fixture) -> Result<(), String> {
                 .map_err(|error| format!("map `{of}`: {error}"))?;
         }
     }
-    if let Some(rules) = fixture.maps.get("rules").filter(|_| fixture.program == "acl") {
+    if let Some(rules) = fixture.maps.get("rules").filter(|_| name == "acl") {
         compile(&ebpf, rules)?;
     }
 
