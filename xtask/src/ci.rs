@@ -7,13 +7,13 @@ use anyhow::Context as _;
 
 use crate::run::{cargo, output, run, target_dir};
 use crate::vm::Kernel;
-use crate::{ebpf, fuzz, setup, test};
+use crate::{compat, ebpf, fuzz, setup, test};
 
 /// Packets of the demo in CI: enough for every swap to happen under traffic.
 const DEMO_PACKETS: &str = "60000";
 
 /// Test programs that are about what a kernel takes and makes of it, for the kernels that CI does not run everything on.
-const LOADING: [&str; 5] = ["compat", "compose", "examples", "objects", "vectors"];
+const LOADING: [&str; 6] = ["compat", "compose", "examples", "model", "objects", "vectors"];
 
 /// Where the packet programs and the third-party examples are put as objects.
 pub(crate) fn objects() -> PathBuf {
@@ -108,6 +108,7 @@ fn steps(
         test::run(&test::Which::default(), tally)?;
         tally.check()
     })?;
+    step("compat", &mut compat::check)?;
     if vm {
         for kernel in Kernel::ALL {
             let only = if kernel == Kernel::V6_1 { &[][..] } else { &LOADING };

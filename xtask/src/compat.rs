@@ -49,6 +49,37 @@ pub(crate) fn write(kernels: Option<&Kernels>) -> anyhow::Result<()> {
     fs::write(&path, text).with_context(|| format!("writing `{}`", path.display()))
 }
 
+/// Fails when the document says of this kernel what is not so any more. Of a kernel that it does not have it says nothing.
+pub(crate) fn check() -> anyhow::Result<()> {
+    ebpf::build_examples(&ci::objects())?;
+    run(&mut cargo(&["build", "--quiet", "--package", "xdpchain-tests", "--bin", "compat"]))?;
+    let path = workspace().join("docs/compatibility.md");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading `{}`", path.display()))?;
+    let found = here()?;
+    let Some(stale) = stale(&text, &found) else {
+        eprintln!("compat: docs/compatibility.md says what is so here, or nothing about this kernel");
+        return Ok(());
+    };
+    bail!("docs/compatibility.md is out of date:\n{}\nhelp: cargo xtask compat", stale.join("\n"))
+}
+
+/// Rows of the section about the same kernel that are not those of `found`, and the other way round; none when the text has
+/// no such section, or they are the same.
+fn stale(text: &str, found: &str) -> Option<Vec<String>> {
+    let heading = found.lines().next()?;
+    let marker = SECTION.trim_start();
+    let mut sections = text.split(SECTION).skip(1).map(|rest| format!("{marker}{rest}"));
+    let old = sections.find(|old| old.lines().next() == Some(heading))?;
+    let rows = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| line.starts_with("| ")).map(str::to_owned).collect()
+    };
+    let (old, new) = (rows(&old), rows(found));
+    let gone = old.iter().filter(|row| !new.contains(row)).map(|row| format!("- {row}"));
+    let come = new.iter().filter(|row| !old.contains(row)).map(|row| format!("+ {row}"));
+    let differences: Vec<_> = gone.chain(come).collect();
+    (!differences.is_empty()).then_some(differences)
+}
+
 fn here() -> anyhow::Result<String> {
     let mut command = crate::run::command(&program()?, &[]);
     command.env("XDPCHAIN_EBPF_DIR", ci::objects()).stderr(Stdio::inherit());
@@ -101,6 +132,15 @@ fn with_section(text: &str, section: &str) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_that_changed_are_told_of_the_same_kernel_alone() {
+        let text = "\n## Linux 6.12\n\n| a.o | yes |\n| b.o | yes |\n\n## Linux 6.1\n\n| a.o | no |\n";
+        assert_eq!(stale(text, "## Linux 6.12\n\nother words\n| a.o | yes |\n| b.o | yes |\n"), None);
+        assert_eq!(stale(text, "## Linux 7.0\n\n| a.o | no |\n"), None);
+        let changed = stale(text, "## Linux 6.1\n\n| a.o | yes |\n");
+        assert_eq!(changed, Some(vec!["- | a.o | no |".to_owned(), "+ | a.o | yes |".to_owned()]));
+    }
 
     #[test]
     fn a_section_takes_the_place_of_the_one_about_the_same_kernel() {

@@ -75,6 +75,9 @@ enum Command {
         /// On another kernel, in a virtual machine: 5.10, 6.1, 6.12, or all of them
         #[arg(long, value_name = "KERNEL", value_parser = test::kernels)]
         vm: Option<test::Kernels>,
+        /// Write nothing, fail when the document is out of date about this kernel
+        #[arg(long, conflicts_with = "vm")]
+        check: bool,
     },
     /// Measure, beside what the result is compared with; target/bench/NAME.json has the numbers
     Bench {
@@ -158,9 +161,9 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             println!("{tally}");
             tally.check()
         }
-        Command::Compat { install, vm } => {
+        Command::Compat { install, vm, check } => {
             setup::ensure(install.no_install, vm.is_some())?;
-            compat::write(vm.as_ref())
+            if check { compat::check() } else { compat::write(vm.as_ref()) }
         }
         Command::Bench { install, name, vm, arguments } => {
             setup::ensure(install.no_install, vm.is_some())?;
