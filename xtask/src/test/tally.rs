@@ -13,6 +13,9 @@ pub(crate) const SKIPPED: &str = "skipped: ";
 /// What a line begins with that names the test program whose output follows.
 pub(crate) const PROGRAM: &str = "test program: ";
 
+/// What stands for a program where none ran.
+pub(crate) const NONE: &str = "(none)";
+
 /// One test program on one kernel.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Ran {
@@ -24,7 +27,15 @@ struct Ran {
     skipped: Vec<String>,
     /// It ended without a result.
     broken: bool,
+    /// It failed and ran once more; that run counts.
+    again: bool,
     took: Duration,
+}
+
+impl Ran {
+    fn failed(&self) -> bool {
+        !self.again && (self.failed > 0 || self.broken)
+    }
 }
 
 /// Every test program that ran, in order.
@@ -34,19 +45,54 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    fn counted(&self) -> impl Iterator<Item = &Ran> {
+        self.ran.iter().filter(|ran| !ran.again)
+    }
+
     fn passed(&self) -> u64 {
-        self.ran.iter().map(|ran| ran.passed).sum()
+        self.counted().map(|ran| ran.passed).sum()
     }
 
     fn failed(&self) -> u64 {
-        self.ran.iter().map(|ran| ran.failed).sum()
+        self.counted().map(|ran| ran.failed).sum()
+    }
+
+    /// How many programs ran.
+    pub(crate) fn len(&self) -> usize {
+        self.ran.len()
+    }
+
+    /// How many programs failed from number `from` on.
+    pub(crate) fn failures(&self, from: usize) -> usize {
+        self.ran[from..].iter().filter(|ran| ran.failed()).count()
+    }
+
+    /// The programs from number `from` on that failed and are to run once more, in place of which that run counts.
+    pub(crate) fn once_more(&mut self, from: usize) -> Vec<String> {
+        let mut names = Vec::new();
+        for ran in self.ran[from..].iter_mut().filter(|ran| ran.failed()) {
+            ran.again = true;
+            names.push(ran.program.clone());
+        }
+        names
+    }
+
+    /// Writes down what was not run at all.
+    pub(crate) fn left_out(&mut self, kernel: &str, why: &str) {
+        let skipped = vec![format!("every test: {why}")];
+        self.ran.push(Ran {
+            kernel: kernel.to_owned(),
+            program: NONE.to_owned(),
+            passed: 1,
+            skipped,
+            ..Ran::default()
+        });
     }
 
     /// Fails unless tests ran and all of them passed.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let broken: Vec<_> = self
-            .ran
-            .iter()
+            .counted()
             .filter(|ran| ran.broken)
             .map(|ran| format!("{} on {}", ran.program, ran.kernel))
             .collect();
@@ -84,7 +130,11 @@ impl Tally {
                 ran.failed,
                 skipped,
                 ran.took.as_secs(),
-                if ran.broken { "  did not end well" } else { "" },
+                match ran {
+                    Ran { again: true, .. } => "  ran once more",
+                    Ran { broken: true, .. } => "  did not end well",
+                    _ => "",
+                },
             ));
         }
         for ran in &self.ran {
@@ -98,7 +148,7 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let skipped: u64 = self.ran.iter().map(|ran| ran.skipped.len() as u64).sum();
+        let skipped: u64 = self.counted().map(|ran| ran.skipped.len() as u64).sum();
         write!(f, "{} passed, {} failed", self.passed().saturating_sub(skipped), self.failed())?;
         if skipped > 0 {
             write!(f, ", {skipped} skipped")?;
@@ -148,7 +198,7 @@ impl<'a> Lines<'a> {
     /// Ends the last program. A program that failed, or did not end well, has to be there unless `well`.
     pub(crate) fn end(mut self, well: bool) {
         if self.current.is_none() && self.tally.ran.len() == self.before {
-            self.start("(none)");
+            self.start(NONE);
         }
         self.close();
         let ran = &mut self.tally.ran[self.before..];
@@ -219,6 +269,31 @@ mod tests {
         ended(&mut tally, &["\ntest program: a\nrunning 3 tests\n", first, rest, "and more", "\n"], true);
         assert_eq!((tally.passed(), tally.failed()), (2, 0));
         assert!(tally.check().is_ok());
+    }
+
+    #[test]
+    fn of_a_program_that_ran_once_more_the_second_run_counts() {
+        let mut tally = Tally::default();
+        ended(&mut tally, &["test program: a\n", GOOD, "test program: b\n", BAD], false);
+        assert_eq!(tally.once_more(0), ["b"]);
+        ended(&mut tally, &["test program: b\n", GOOD], true);
+        assert_eq!((tally.passed(), tally.failed()), (4, 0));
+        assert!(tally.check().is_ok());
+        assert!(tally.table().contains("ran once more"));
+        ended(&mut tally, &["test program: c\n", BAD], false);
+        assert_eq!(tally.once_more(3), ["c"]);
+        ended(&mut tally, &["test program: c\n", BAD], false);
+        assert!(tally.check().is_err());
+    }
+
+    #[test]
+    fn what_was_left_out_is_skipped_and_not_passed() {
+        let mut tally = Tally::default();
+        ended(&mut tally, &["test program: a\n", GOOD], true);
+        tally.left_out("6.1", "no mirror");
+        assert!(tally.check().is_ok());
+        assert!(tally.to_string().starts_with("2 passed, 0 failed, 1 skipped"), "{tally}");
+        assert!(tally.table().contains("skipped on 6.1: every test: no mirror"));
     }
 
     #[test]
