@@ -3,7 +3,7 @@
 mod apply;
 mod change;
 mod check;
-mod compiled;
+pub(crate) mod compiled;
 mod completions;
 mod components;
 mod doctor;

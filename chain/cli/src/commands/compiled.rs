@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::output::grouped;
 
 /// The type whose values the access list's compiler takes.
-const ACL_RULE: &str = "struct AclRule";
+pub(crate) const ACL_RULE: &str = "struct AclRule";
 
 /// The rows of a map by key.
 type Rows = BTreeMap<u32, Vec<u8>>;

@@ -2,13 +2,19 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use xdpchain_abi::{CONTEXT_MAP, REASON_MAP, Reason};
+use serde_json::Value;
+use xdpchain_abi::acl_tables::{BLOCK, BLOCKS, COMPILED};
+use xdpchain_abi::{AclRule, CONTEXT_MAP, REASON_MAP, Reason, direction};
+use xdpchain_acl::Compiled;
 use xdpchain_compose::{EXIT_COLUMNS, EXIT_MAP, Image, MapOwner, MapUse};
 use xdpchain_golden::{Entry, verdict_name};
+use xdpchain_host::compiled::shared_array;
 use xdpchain_host::load::{Loaded, load};
 use xdpchain_host::sys::{self, TestRun};
 use xdpchain_host::{Map, Result as HostResult};
 use xdpchain_state::MapCodec;
+
+use crate::commands::compiled::ACL_RULE;
 
 /// Entries that a hash table of its own has room for. A million preallocated ones would be most of the time that a
 /// packet takes.
@@ -91,19 +97,34 @@ impl Rig {
     /// Puts entries into a map.
     pub(crate) fn fill(&self, module: Option<&str>, name: &str, entries: &[Entry]) -> Tried<()> {
         let (map, codec) = self.map(module, name)?;
+        let mut rules = Vec::new();
         for entry in entries {
             let failed = |what: &dyn std::fmt::Display| format!("map `{name}` at {}: {what}", entry.key);
             let mut key = vec![0; codec.key.size()];
             codec.key.overlay_json(&entry.key, &mut key).map_err(|error| failed(&error))?;
             let mut value = vec![0; codec.value.size()];
-            codec.value.overlay_json(&entry.value, &mut value).map_err(|error| failed(&error))?;
+            codec.value.overlay_json(&numbered(&entry.value), &mut value).map_err(|error| failed(&error))?;
+            if let (Some(key), Some(rule)) = (key.first_chunk(), xdpchain_acl::rule(&value)) {
+                rules.push((u32::from_ne_bytes(*key), rule));
+            }
             let value = match map.per_cpu() {
                 Some(cpus) => codec.join(std::iter::repeat_n(value.as_slice(), cpus)),
                 None => value,
             };
             map.update(&key, &value).map_err(|error| failed(&error))?;
         }
-        Ok(())
+        match self.index(module, &format!("{name}{COMPILED}")) {
+            Some(at) if codec.value.name() == ACL_RULE => self.compile(at, &rules),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts what rules are compiled to where the program looks.
+    fn compile(&self, at: usize, rules: &[(u32, AclRule)]) -> Tried<()> {
+        let tables = Compiled::new(rules).map_err(|error| error.to_string())?;
+        let inner = shared_array(BLOCK as u32, BLOCKS as u32);
+        let put = self.open(at)?.replace_inner(0, &inner, |octets| tables.write(octets));
+        put.map_err(|error| error.to_string())
     }
 
     /// Compares entries of a map with those that were expected; per-CPU ones are summed up.
@@ -115,7 +136,10 @@ impl Rig {
             let mut key = vec![0; codec.key.size()];
             codec.key.overlay_json(&entry.key, &mut key).map_err(|error| failed(&error))?;
             let mut expected = vec![0; codec.value.size()];
-            codec.value.overlay_json(&entry.value, &mut expected).map_err(|error| failed(&error))?;
+            codec
+                .value
+                .overlay_json(&numbered(&entry.value), &mut expected)
+                .map_err(|error| failed(&error))?;
             let Some(found) = map.lookup(&key).map_err(|error| failed(&error))? else {
                 differences.push(failed(&"no entry"));
                 continue;
@@ -241,4 +265,19 @@ impl Rig {
         let fd = self.loaded.maps[at].fd.try_clone().map_err(|error| error.to_string())?;
         Map::from_fd(fd, &self.image.maps[at].def.name).map_err(|error| error.to_string())
     }
+}
+
+/// A value with the number of a direction where fixtures have its name.
+fn numbered(value: &Value) -> Value {
+    let mut value = value.clone();
+    if let Some(field) = value.get_mut("direction") {
+        let number = match field.as_str() {
+            Some("none") => direction::NONE,
+            Some("uplink") => direction::UPLINK,
+            Some("downlink") => direction::DOWNLINK,
+            _ => return value,
+        };
+        *field = number.into();
+    }
+    value
 }
