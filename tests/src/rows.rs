@@ -66,7 +66,19 @@ fn endpoints() -> Table {
 
 /// `gtp-decap`'s sessions.
 fn uplink(sessions: &[Session]) -> Table {
-    let columns = ["local", "teid", "customer", "session", "peer", "inner4", "inner6", "inner6_len", "flags"];
+    let columns = [
+        "local",
+        "teid",
+        "customer",
+        "session",
+        "peer",
+        "inner4",
+        "inner6",
+        "inner6_len",
+        "flags",
+        "vlan",
+        "tags",
+    ];
     let mut table = Table::new(&columns);
     for session in sessions {
         let (key, value) = session.uplink();
@@ -80,6 +92,8 @@ fn uplink(sessions: &[Session]) -> Table {
             &v6(value.inner6),
             &value.inner6_len,
             &value.flags,
+            &value.vlan,
+            &value.tags,
         ]);
     }
     table

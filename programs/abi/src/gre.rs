@@ -1,4 +1,4 @@
-//! Keys and values of the GRE side: tunnels in, customers, tunnels out.
+//! Keys and values of the GRE side (tunnels in, customers, tunnels out), and what both encapsulators are told.
 
 use crate::{Be32, Ipv4, sized};
 
@@ -73,4 +73,24 @@ pub struct GreTunnel {
     pub reserved: [u8; 2],
 }
 
-sized!(GreKey = 8, GreIngress = 20, Customer = 20, GreTunnel = 16);
+/// The one value of `config` of `gre-steer` and of `gtp-encap`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EncapConfig {
+    /// [`refusal`] of a packet that no session (`gtp-encap`) or tunnel (`gre-steer`) is found for.
+    pub not_found: u8,
+    /// [`refusal`] of a packet whose inner destination is a group.
+    pub inner_multicast: u8,
+    /// Octets of padding, zero.
+    pub reserved: [u8; 6],
+}
+
+/// Values of [`EncapConfig::not_found`] and [`EncapConfig::inner_multicast`].
+pub mod refusal {
+    /// The packet is dropped.
+    pub const DROP: u8 = 0;
+    /// The kernel gets it as it came to the module: without the tunnel that it came in by.
+    pub const PUNT: u8 = 1;
+}
+
+sized!(EncapConfig = 8, GreKey = 8, GreIngress = 20, Customer = 20, GreTunnel = 16);

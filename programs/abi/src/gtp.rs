@@ -33,8 +33,22 @@ pub struct UplinkSession {
     pub inner6_len: u8,
     /// Any of [`session_flags`].
     pub flags: u8,
+    /// VLAN identifier, 0 to 4095, of the tag that the inner packet gets when `tags` is [`tags::SET`].
+    pub vlan: u16,
+    /// What becomes of the frame's VLAN tags, one of [`tags`].
+    pub tags: u8,
     /// Octets of padding, zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 3],
+}
+
+/// Values of [`UplinkSession::tags`].
+pub mod tags {
+    /// The frame with the inner packet has none.
+    pub const DROP: u8 = 0;
+    /// It has those of the frame with the outer packet.
+    pub const KEEP: u8 = 1;
+    /// It has one 802.1Q tag, [`vlan`](crate::UplinkSession::vlan), priority 0.
+    pub const SET: u8 = 2;
 }
 
 /// Bits of [`UplinkSession::flags`] and [`DownlinkSession::flags`].

@@ -4,10 +4,10 @@ use aya_ebpf::helpers::bpf_csum_diff;
 use xdpchain_kit::Packet;
 use xdpchain_wire::Octets as _;
 
-/// Octets that one call of the kernel's helper sums, a power of 2.
-const CHUNK: usize = 64;
+/// Octets that one call of the kernel's helper sums: the most that kernels before 6.13 take.
+const CHUNK: usize = 512;
 /// Chunks of the longest packet that is verified, 10 KiB: more than a jumbo frame.
-const CHUNKS: usize = 160;
+const CHUNKS: usize = 20;
 
 /// Whether the ones' complement sum over the GRE header at `start` and all that follows until `end` is right
 /// (RFC 2784, 2.5). Packets longer than 10 KiB are not.
@@ -19,45 +19,38 @@ pub(crate) fn is_right(packet: &Packet, start: usize, end: usize) -> bool {
 #[inline(always)]
 fn sum(packet: &Packet, start: usize, end: usize) -> Option<u16> {
     let len = end - start;
-    // The rest comes first: were it read after the loop, the verifier would follow it anew for each number of chunks.
-    let mut at = start + len / CHUNK * CHUNK;
-    let mut sum = 0;
-    if len & 32 != 0 {
-        sum = add::<32>(packet, at, sum)?;
-        at += 32;
-    }
-    if len & 16 != 0 {
-        sum = add::<16>(packet, at, sum)?;
-        at += 16;
-    }
-    if len & 8 != 0 {
-        sum = add::<8>(packet, at, sum)?;
-        at += 8;
-    }
-    if len & 4 != 0 {
-        sum = add::<4>(packet, at, sum)?;
-        at += 4;
-    }
-    // The kernel sums in the machine's order; a ones' complement sum is right in either (RFC 1071, 2 (B)).
-    let mut rest = 0;
-    if len & 2 != 0 {
-        rest += u16::from_ne_bytes(*packet.at(at)?) as u64;
-        at += 2;
-    }
-    if len & 1 != 0 {
-        rest += u16::from_ne_bytes([packet.at::<1>(at)?[0], 0]) as u64;
-    }
     let chunks = len / CHUNK;
     if chunks > CHUNKS {
         return None;
     }
+    let mut sum = 0;
     for chunk in 0..CHUNKS {
         if chunk == chunks {
             break;
         }
         sum = add::<CHUNK>(packet, start + chunk * CHUNK, sum)?;
     }
-    let mut total = sum as u64 + rest;
+    let mut at = packet.forget::<0x3fff>(start + chunks * CHUNK);
+    macro_rules! rest {
+        ($($octets:literal)+) => {
+            $(if len & $octets != 0 {
+                sum = add::<$octets>(packet, at, sum)?;
+                at += $octets;
+            }
+            at = packet.forget::<0x3fff>(at);)+
+        };
+    }
+    rest!(256 128 64 32 16 8 4);
+    // The kernel sums in the machine's order; a ones' complement sum is right in either (RFC 1071, 2 (B)).
+    let mut total = sum as u64;
+    if len & 2 != 0 {
+        total += u16::from_ne_bytes(*packet.at(at)?) as u64;
+        at += 2;
+    }
+    at = packet.forget::<0x3fff>(at);
+    if len & 1 != 0 {
+        total += u16::from_ne_bytes([packet.at::<1>(at)?[0], 0]) as u64;
+    }
     for _ in 0..4 {
         total = (total & 0xffff) + (total >> 16);
     }

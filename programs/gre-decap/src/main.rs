@@ -10,18 +10,14 @@ use aya_ebpf::{
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use xdpchain_abi::{GreIngress, GreKey, Ipv4, NO_SESSION, Reason, direction, tunnel_flags};
+use xdpchain_abi::{GreIngress, GreKey, Ipv4, NO_SESSION, Reason, direction, tags, tunnel_flags};
 use xdpchain_kit::{Inner, Packet};
-use xdpchain_wire::{
-    Octets as _,
-    ethernet::{self, Link, ethertype},
-    gre, ipv4, protocol,
-};
+use xdpchain_wire::{Octets as _, ethernet::ethertype, gre, ipv4, protocol};
 
 mod checksum;
 
 xdpchain_kit::module!();
-use module::{change_context, refuse};
+use module::{change_context, refuse_as};
 
 #[btf_map(name = "tunnels")]
 static TUNNELS: HashMap<GreKey, GreIngress, 4096> = HashMap::new();
@@ -31,13 +27,13 @@ static TUNNELS: HashMap<GreKey, GreIngress, 4096> = HashMap::new();
 fn gre_decap(ctx: XdpContext) -> u32 {
     match decapsulate(&mut Packet::new(&ctx)) {
         Ok(verdict) => verdict,
-        Err(reason) => refuse(reason),
+        Err(reason) => refuse_as(reason, reason.fate()),
     }
 }
 
 #[inline(always)]
 fn decapsulate(packet: &mut Packet) -> Result<u32, Reason> {
-    let link = Link::parse(packet).ok_or(Reason::Truncated)?;
+    let link = packet.link().ok_or(Reason::Truncated)?;
     if link.ethertype != ethertype::IPV4 {
         return Ok(XDP_PASS);
     }
@@ -50,7 +46,7 @@ fn decapsulate(packet: &mut Packet) -> Result<u32, Reason> {
         return Err(Reason::Fragment);
     }
     let end = link.network + outer.total_len() as usize;
-    let header = link.network + outer.header_len();
+    let header = packet.forget::<0x7f>(link.network + outer.header_len());
     if end > packet.len() || header + gre::LEN > end {
         return Err(Reason::Truncated);
     }
@@ -59,15 +55,14 @@ fn decapsulate(packet: &mut Packet) -> Result<u32, Reason> {
     // SAFETY: nothing in this program removes an entry.
     let tunnel = unsafe { TUNNELS.get(key) }.ok_or(Reason::GreUnknownTunnel)?;
 
-    let offset = header + check_header(packet, tunnel, header, end)?;
+    let offset = packet.forget::<0xff>(header + check_header(packet, tunnel, header, end)?);
     let inner = Inner::parse(packet, offset, end)?;
     let gre = gre::View(packet.at(header).ok_or(Reason::Truncated)?);
     if gre.protocol() != inner.ethertype {
         return Err(Reason::InnerMalformed);
     }
     if inner.ethertype == ethertype::IPV4 {
-        let o = &inner.destination.octets;
-        let destination = Ipv4 { octets: [o[12], o[13], o[14], o[15]] };
+        let destination = ipv4::View(packet.at(inner.offset).ok_or(Reason::Truncated)?).destination();
         if is_inside(tunnel, destination) {
             return Err(Reason::GreControl);
         }
@@ -80,7 +75,8 @@ fn decapsulate(packet: &mut Packet) -> Result<u32, Reason> {
     if inner.ttl <= 1 {
         return Err(Reason::TtlExpired);
     }
-    strip(packet, &inner).ok_or(Reason::Truncated)?;
+    let tags = packet.tags(link.network, tags::DROP, 0).ok_or(Reason::Truncated)?;
+    packet.strip(inner.offset, inner.len, inner.ethertype, &tags).ok_or(Reason::Truncated)?;
     change_context(|context| {
         context.customer = tunnel.customer;
         context.session = NO_SESSION;
@@ -131,13 +127,4 @@ fn is_inside(tunnel: &GreIngress, address: Ipv4) -> bool {
     let differ = u32::from_be_bytes(tunnel.inside.octets) ^ u32::from_be_bytes(address.octets);
     // In 64 bits, because a shift by 32 is due for a prefix of length 0, which the test before excludes.
     tunnel.inside_len != 0 && (differ as u64) >> (32 - tunnel.inside_len.min(32) as u64) == 0
-}
-
-/// Leaves the inner packet as a plain Ethernet frame between the same two stations.
-#[inline(always)]
-fn strip(packet: &mut Packet, inner: &Inner) -> Option<()> {
-    let addresses = packet.addresses()?;
-    packet.truncate(inner.offset + inner.len)?;
-    packet.move_start((inner.offset - ethernet::LEN) as i32)?;
-    packet.put_ethernet(&addresses, inner.ethertype)
 }

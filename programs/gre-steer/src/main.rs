@@ -8,16 +8,16 @@
 
 use aya_ebpf::{
     bindings::xdp_action::XDP_PASS,
-    btf_maps::HashMap,
+    btf_maps::{Array, HashMap},
     helpers::bpf_get_prandom_u32,
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use xdpchain_abi::{Customer, GreTunnel, Reason, direction, tunnel_flags};
-use xdpchain_kit::{Inner, Packet, Route, choose, entropy};
+use xdpchain_abi::{Customer, EncapConfig, GreTunnel, Reason, direction, tunnel_flags};
+use xdpchain_kit::{Inner, Packet, Route, choose, decrement_ttl, entropy, fate};
 use xdpchain_wire::{
     OctetsMut as _,
-    ethernet::{self, Link, ethertype},
+    ethernet::{self, ethertype},
     gre, ipv4, protocol,
 };
 
@@ -30,6 +30,10 @@ static CUSTOMERS: HashMap<u32, Customer, 65536> = HashMap::new();
 /// Tunnels by number.
 #[btf_map(name = "tunnels")]
 static TUNNELS: HashMap<u32, GreTunnel, 4096> = HashMap::new();
+
+/// What is done with packets that cannot be sent.
+#[btf_map(name = "config")]
+static CONFIG: Array<EncapConfig, 1> = Array::new();
 
 /// Outer TTL of a tunnel that does not say.
 const TTL: u8 = 64;
@@ -45,19 +49,19 @@ fn gre_steer(ctx: XdpContext) -> u32 {
     }
     match forward(&mut Packet::new(&ctx), context.customer) {
         Ok(verdict) => verdict,
-        Err(reason) => module::refuse(reason),
+        Err(reason) => module::refuse_as(reason, fate(CONFIG.get(0), reason)),
     }
 }
 
 /// Sends the packet into one of `customer`'s tunnels, or says why not.
 #[inline(always)]
 fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
-    let link = Link::parse(packet).ok_or(Reason::Truncated)?;
+    let link = packet.link().ok_or(Reason::Truncated)?;
     if !matches!(link.ethertype, ethertype::IPV4 | ethertype::IPV6) {
         return Ok(XDP_PASS);
     }
     let inner = Inner::parse(packet, link.network, packet.len())?;
-    if inner.is_to_group() {
+    if inner.to_group {
         return Err(Reason::InnerMulticast);
     }
     if inner.ttl <= 1 {
@@ -83,11 +87,10 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
     };
     let next_hop = route.next_hop(packet)?;
 
-    let addresses = packet.addresses().ok_or(Reason::Truncated)?;
     packet.truncate(inner.offset + inner.len).ok_or(Reason::Truncated)?;
     packet.move_start(inner.offset as i32 - (ethernet::LEN + overhead) as i32).ok_or(Reason::Headroom)?;
 
-    packet.put_ethernet(&addresses, ethertype::IPV4).ok_or(Reason::Headroom)?;
+    packet.put_ethernet(&next_hop.addresses, ethertype::IPV4).ok_or(Reason::Headroom)?;
     let dont_fragment = tunnel.flags & tunnel_flags::ALLOW_FRAGMENTS == 0;
     let ip = ipv4::Repr {
         tos: inner.tos,
@@ -104,7 +107,8 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
     let gre =
         gre::Repr { protocol: inner.ethertype, key: has_key.then_some(tunnel.key), ..gre::Repr::default() };
     gre.emit(packet, ethernet::LEN + ipv4::LEN).ok_or(Reason::Headroom)?;
-    inner.decrement_ttl(packet, ethernet::LEN + overhead).ok_or(Reason::Headroom)?;
+    let start = packet.forget::<0x3f>(ethernet::LEN + overhead);
+    decrement_ttl(packet, start).ok_or(Reason::Headroom)?;
     next_hop.send(packet)
 }
 

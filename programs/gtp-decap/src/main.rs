@@ -2,8 +2,7 @@
 //!
 //! - A packet whose (outer destination, TEID) is a session's leaves as a plain Ethernet frame that holds the inner packet
 //!   and nothing else, and the packet context says whose it is.
-//! - A packet that comes to none of our addresses passes untouched. Whether an address is ours is asked only when no
-//!   session is found, so that the common packet costs one look-up.
+//! - A packet that comes to none of our addresses, the endpoints, passes untouched, even if a session has its address.
 //! - Every check comes before the first change. What fails one is dropped, or punted as it came in, with its reason.
 //! - A punted packet is not for later slots either: its verdict has `XDPCHAIN_FINAL` set. Attached alone, without a
 //!   chain, the kernel would take that for an unknown verdict and drop the packet.
@@ -20,12 +19,8 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use xdpchain_abi::{Endpoint, Ipv4, Ipv6, Reason, UplinkKey, UplinkSession, direction, session_flags};
-use xdpchain_kit::{Inner, Packet};
-use xdpchain_wire::{
-    Octets as _,
-    ethernet::{self, ethertype},
-    gtpu, ipv4, ipv6,
-};
+use xdpchain_kit::{Inner, Packet, Remembered};
+use xdpchain_wire::{Octets as _, ethernet::ethertype, gtpu, ipv4, ipv6};
 
 use self::outer::{Message, Outer};
 
@@ -39,6 +34,9 @@ static SESSIONS: HashMap<UplinkKey, UplinkSession, 1_048_576> = HashMap::new();
 #[btf_map(name = "endpoints")]
 static ENDPOINTS: HashMap<Ipv4, Endpoint, 64> = HashMap::new();
 
+/// Endpoints that packets came to.
+static FOUND: Remembered<16> = Remembered::new();
+
 /// IPv6 addresses of ours that GTP-U packets come to.
 #[btf_map(name = "endpoints6")]
 static ENDPOINTS6: HashMap<Ipv6, Endpoint, 64> = HashMap::new();
@@ -49,7 +47,7 @@ fn gtp_decap(ctx: XdpContext) -> u32 {
     let mut packet = Packet::new(&ctx);
     match judge(&mut packet) {
         Ok(verdict) => verdict,
-        Err(reason) => module::refuse(reason),
+        Err(reason) => module::refuse_as(reason, reason.fate()),
     }
 }
 
@@ -57,32 +55,36 @@ fn gtp_decap(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn judge(packet: &mut Packet) -> Result<u32, Reason> {
     let Some(outer) = Outer::parse(packet)? else { return Ok(XDP_PASS) };
-    match outer.message(packet) {
-        Ok(message) if message.kind == gtpu::message::G_PDU => {
-            let key = UplinkKey { local: outer.destination, teid: message.teid };
-            // SAFETY: nothing here changes the map, and a session that user space replaces meanwhile is read
-            // field by field at worst from both, as in every look-up that takes no lock.
-            match unsafe { SESSIONS.get(key) } {
-                Some(session) => decapsulate(packet, &outer, &message, session),
-                None if endpoint(outer.destination).is_none() => Ok(XDP_PASS),
-                None if message.teid.value() == 0 => Err(Reason::TeidZero),
-                None => Err(Reason::UnknownTeid),
-            }
-        }
-        Ok(message) => match endpoint(outer.destination) {
-            Some(endpoint) => signalling(packet, &outer, &message, endpoint),
-            None => Ok(XDP_PASS),
-        },
-        Err(_) if endpoint(outer.destination).is_none() => Ok(XDP_PASS),
-        Err(reason) => Err(reason),
+    let message = outer.message(packet)?;
+    if message.kind != gtpu::message::G_PDU {
+        return signalling(packet, &outer, &message);
     }
+    // 3GPP TS 29.281, 5.1 keeps TEID 0 for messages that are about no tunnel, so a session cannot have it.
+    if message.teid.value() == 0 {
+        return Err(Reason::TeidZero);
+    }
+    let key = UplinkKey { local: outer.destination, teid: message.teid };
+    // SAFETY: nothing here changes the map, and a session that user space replaces meanwhile is read
+    // field by field at worst from both, as in every look-up that takes no lock.
+    let session = unsafe { SESSIONS.get(key) }.ok_or(Reason::UnknownTeid)?;
+    decapsulate(packet, &outer, &message, session)
 }
 
-/// What we know of `address`, `None` when it is not ours.
+/// Whether GTP-U packets to `address` are for us.
+///
+/// Asked of each packet, so the endpoints that were found before are remembered, by the last bits of their addresses. One
+/// that is taken out of the map while it is remembered is ours until another takes its place.
 #[inline(always)]
-fn endpoint(address: Ipv4) -> Option<Endpoint> {
-    // SAFETY: as for the sessions; the value is copied at once.
-    unsafe { ENDPOINTS.get(address) }.copied()
+fn is_ours(address: Ipv4) -> bool {
+    let number = u32::from_be_bytes(address.octets);
+    if FOUND.has(number) {
+        return true;
+    }
+    if ENDPOINTS.get_ptr(address).is_none() {
+        return false;
+    }
+    FOUND.put(number);
+    true
 }
 
 /// Whether an IPv6 `address` is ours.
@@ -93,14 +95,13 @@ fn is_endpoint6(address: Ipv6) -> bool {
 
 /// A message about tunnels, to an address of ours.
 #[inline(always)]
-fn signalling(
-    packet: &mut Packet,
-    outer: &Outer,
-    message: &Message,
-    endpoint: Endpoint,
-) -> Result<u32, Reason> {
+fn signalling(packet: &mut Packet, outer: &Outer, message: &Message) -> Result<u32, Reason> {
     match message.kind {
-        gtpu::message::ECHO_REQUEST => echo::answer(packet, outer, endpoint),
+        gtpu::message::ECHO_REQUEST => {
+            // SAFETY: as for the sessions; the value is copied at once.
+            let endpoint = unsafe { ENDPOINTS.get(outer.destination) }.copied();
+            echo::answer(packet, outer, endpoint.unwrap_or_default())
+        }
         gtpu::message::END_MARKER => Err(Reason::EndMarker),
         gtpu::message::ERROR_INDICATION => Err(Reason::ErrorIndication),
         _ => Err(Reason::GtpSignalling),
@@ -129,7 +130,8 @@ fn decapsulate(
     if moved && session.flags & session_flags::STRICT_PEER != 0 {
         return Err(Reason::PeerStrict);
     }
-    let inner = Inner::parse(packet, payload.offset, message.end)?;
+    let offset = packet.forget::<0x3fff>(payload.offset);
+    let inner = Inner::parse(packet, offset, message.end)?;
     check_source(packet, &inner, session)?;
     // Asked while the packet is whole: the kernel is to get what came in, not an inner packet without its customer.
     if inner.ttl <= 1 {
@@ -137,12 +139,8 @@ fn decapsulate(
     }
     let (customer, number) = (session.customer, session.session);
 
-    let addresses = packet.addresses().ok_or(Reason::Truncated)?;
-    // First the tail, so that trailing octets of the UDP payload and Ethernet padding are gone (they
-    // are no part of the inner packet), then the head.
-    packet.truncate(inner.offset + inner.len).ok_or(Reason::Truncated)?;
-    packet.move_start((inner.offset - ethernet::LEN) as i32).ok_or(Reason::Headroom)?;
-    packet.put_ethernet(&addresses, inner.ethertype).ok_or(Reason::Headroom)?;
+    let tags = packet.tags(outer.network, session.tags, session.vlan).ok_or(Reason::Truncated)?;
+    packet.strip(inner.offset, inner.len, inner.ethertype, &tags).ok_or(Reason::Headroom)?;
 
     if moved {
         module::count(Reason::PeerMoved);

@@ -2,15 +2,11 @@
 
 use xdpchain_abi::{Be32, GTPU_PORT, Ipv4, Reason};
 use xdpchain_kit::Packet;
-use xdpchain_wire::{
-    Octets as _,
-    ethernet::{Link, ethertype},
-    gtpu, ipv4, ipv6, protocol, udp,
-};
+use xdpchain_wire::{Octets as _, ethernet::ethertype, gtpu, ipv4, ipv6, protocol, udp};
 
-use crate::{endpoint, is_endpoint6};
+use crate::{is_endpoint6, is_ours};
 
-/// A UDP datagram to the GTP-U port.
+/// A UDP datagram to the GTP-U port of an address of ours.
 pub(crate) struct Outer {
     /// Offset of the IPv4 header from the start of the frame.
     pub(crate) network: usize,
@@ -39,14 +35,14 @@ pub(crate) struct Message {
 }
 
 impl Outer {
-    /// The datagram in `packet`; `Ok(None)` for every packet that is not for the GTP-U port.
+    /// The datagram in `packet`; `Ok(None)` for every packet that is not for the GTP-U port, or to no address of ours.
     ///
     /// # Errors
     /// [`Reason::Truncated`], or [`Reason::Fragment`] for a part of a datagram to an address of ours: which port it is
     /// for is not asked even when it could be, so that all parts of a datagram go the same way.
     #[inline(always)]
     pub(crate) fn parse(packet: &Packet) -> Result<Option<Self>, Reason> {
-        let link = Link::parse(packet).ok_or(Reason::Truncated)?;
+        let link = packet.link().ok_or(Reason::Truncated)?;
         if link.ethertype == ethertype::IPV6 {
             return Self::parse_ipv6(packet, link.network);
         }
@@ -57,19 +53,19 @@ impl Outer {
         if view.version() != 4 || view.header_len() < ipv4::LEN || view.protocol() != protocol::UDP {
             return Ok(None);
         }
-        if view.is_fragment() {
-            return if endpoint(view.destination()).is_some() { Err(Reason::Fragment) } else { Ok(None) };
-        }
         let outer = Self {
             network: link.network,
-            transport: link.network + view.header_len(),
+            transport: packet.forget::<0x7f>(link.network + view.header_len()),
             total_len: view.total_len() as usize,
             tos: view.tos(),
             source: view.source(),
             destination: view.destination(),
         };
+        if view.is_fragment() {
+            return if is_ours(outer.destination) { Err(Reason::Fragment) } else { Ok(None) };
+        }
         let udp = udp::View(packet.at(outer.transport).ok_or(Reason::Truncated)?);
-        Ok((udp.destination_port() == GTPU_PORT).then_some(outer))
+        Ok((udp.destination_port() == GTPU_PORT && is_ours(outer.destination)).then_some(outer))
     }
 
     /// No datagram over IPv6 is taken yet, but what hides its upper layer behind extension headers is told apart.
@@ -93,7 +89,7 @@ impl Outer {
     /// The GTP-U message in the datagram.
     ///
     /// # Errors
-    /// Why it is none. The caller has yet to find out whether the datagram is for us.
+    /// Why it is none.
     #[inline(always)]
     pub(crate) fn message(&self, packet: &Packet) -> Result<Message, Reason> {
         if self.network + self.total_len > packet.len() {

@@ -11,17 +11,19 @@
 #![no_std]
 #![no_main]
 
+use core::mem::{MaybeUninit, offset_of};
+
 use aya_ebpf::{
     bindings::xdp_action::XDP_PASS,
-    btf_maps::HashMap,
+    btf_maps::{Array, HashMap},
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use xdpchain_abi::{DownlinkKey, DownlinkSession, GTPU_PORT, Ipv6, Reason, direction, session_flags};
-use xdpchain_kit::{Inner, Packet, Route, entropy};
+use xdpchain_abi::{DownlinkKey, DownlinkSession, EncapConfig, GTPU_PORT, Reason, direction, session_flags};
+use xdpchain_kit::{Inner, Packet, Route, decrement_ttl, entropy, fate};
 use xdpchain_wire::{
     Octets as _, OctetsMut as _,
-    ethernet::{self, Link, ethertype},
+    ethernet::{self, ethertype},
     gtpu::{self, Optional, PduSession},
     ipv4, ipv6, protocol, udp,
 };
@@ -31,6 +33,10 @@ xdpchain_kit::module!();
 /// Downlink sessions by customer and inner address.
 #[btf_map(name = "sessions")]
 static SESSIONS: HashMap<DownlinkKey, DownlinkSession, 1_048_576> = HashMap::new();
+
+/// What is done with packets that cannot be sent.
+#[btf_map(name = "config")]
+static CONFIG: Array<EncapConfig, 1> = Array::new();
 
 /// Octets of the outer headers without PDU Session Container.
 const OVERHEAD: usize = ipv4::LEN + udp::LEN + gtpu::LEN;
@@ -52,25 +58,27 @@ fn gtp_encap(ctx: XdpContext) -> u32 {
     let mut packet = Packet::new(&ctx);
     match forward(&mut packet, context.customer) {
         Ok(verdict) => verdict,
-        Err(reason) => module::refuse(reason),
+        Err(reason) => module::refuse_as(reason, fate(CONFIG.get(0), reason)),
     }
 }
 
 /// Sends the packet into `customer`'s session, or says why not.
 #[inline(always)]
 fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
-    let link = Link::parse(packet).ok_or(Reason::Truncated)?;
+    let link = packet.link().ok_or(Reason::Truncated)?;
     if !matches!(link.ethertype, ethertype::IPV4 | ethertype::IPV6) {
         return Ok(XDP_PASS);
     }
     let inner = Inner::parse(packet, link.network, packet.len())?;
-    if inner.is_to_group() {
+    if inner.to_group {
         return Err(Reason::InnerMulticast);
     }
     if inner.ttl <= 1 {
         return Err(Reason::TtlExpired);
     }
-    let key = DownlinkKey { customer, address: address(packet, &inner)? };
+    let mut key = MaybeUninit::uninit();
+    let key = write_key(&mut key, customer, address(packet, &inner)?);
+    let source_port = DYNAMIC_PORTS | entropy(packet, &inner) as u16;
     // SAFETY: nothing here changes the map, and a session that user space replaces meanwhile is read field by field at
     // worst from both, as in every look-up that takes no lock.
     let session = unsafe { SESSIONS.get(key) }.ok_or(Reason::NoSession)?;
@@ -87,13 +95,11 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
         total_len,
     };
     let next_hop = route.next_hop(packet)?;
-    let source_port = DYNAMIC_PORTS | entropy(packet, &inner) as u16;
 
-    let addresses = packet.addresses().ok_or(Reason::Truncated)?;
     packet.truncate(inner.offset + inner.len).ok_or(Reason::Truncated)?;
     let grown = ethernet::LEN + overhead - inner.offset;
     packet.move_start(-(grown as i32)).ok_or(Reason::Headroom)?;
-    packet.put_ethernet(&addresses, ethertype::IPV4).ok_or(Reason::Headroom)?;
+    packet.put_ethernet(&next_hop.addresses, ethertype::IPV4).ok_or(Reason::Headroom)?;
     let ip = ipv4::Repr {
         tos: inner.tos,
         total_len,
@@ -126,21 +132,38 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
         let container = PduSession { pdu_type: PduSession::DOWNLINK, qfi: session.qfi, next_extension: 0 };
         container.emit(packet.at_mut(ethernet::LEN + OVERHEAD + gtpu::OPTIONAL_LEN).ok_or(Reason::Headroom)?);
     }
-    inner.decrement_ttl(packet, ethernet::LEN + overhead).ok_or(Reason::Headroom)?;
+    let start = packet.forget::<0x7f>(ethernet::LEN + overhead);
+    decrement_ttl(packet, start).ok_or(Reason::Headroom)?;
     next_hop.send(packet)
 }
 
 /// What a downlink session is found by: the whole IPv4 address, the upper half of an IPv6 address. A session owns a
 /// /64 (3GPP TS 23.501, 5.8.2.2), in which the user's device makes its addresses as it likes.
+///
+/// As words of [`DownlinkKey::address`].
 #[inline(always)]
-fn address(packet: &Packet, inner: &Inner) -> Result<Ipv6, Reason> {
+fn address(packet: &Packet, inner: &Inner) -> Result<[u32; 4], Reason> {
+    let word = |o: &[u8], i: usize| u32::from_ne_bytes([o[i], o[i + 1], o[i + 2], o[i + 3]]);
     if inner.ethertype == ethertype::IPV4 {
-        let view = ipv4::View(packet.at(inner.offset).ok_or(Reason::InnerMalformed)?);
-        Ok(Ipv6::mapped(view.destination()))
+        let header: &[u8; ipv4::LEN] = packet.at(inner.offset).ok_or(Reason::InnerMalformed)?;
+        Ok([0, 0, 0xffff_u32.to_be(), word(header, 16)])
     } else {
         let header: &[u8; ipv6::LEN] = packet.at(inner.offset).ok_or(Reason::InnerMalformed)?;
-        let mut address = Ipv6::default();
-        address.octets[..8].copy_from_slice(&header[24..32]);
-        Ok(address)
+        Ok([word(header, 24), word(header, 28), 0, 0])
     }
+}
+
+/// Makes `key` that of `customer` and `address`.
+#[inline(always)]
+fn write_key(key: &mut MaybeUninit<DownlinkKey>, customer: u32, address: [u32; 4]) -> &DownlinkKey {
+    const { assert!(size_of::<DownlinkKey>() == 20 && offset_of!(DownlinkKey, address) == 4) };
+    let words = key.as_mut_ptr().cast::<u32>();
+    for (i, word) in [customer, address[0], address[1], address[2], address[3]].into_iter().enumerate() {
+        // Volatile, because the compiler would join two words to one that is not aligned, which the verifier refuses
+        // on the stack.
+        // SAFETY: within the key, which is aligned for it.
+        unsafe { words.add(i).write_volatile(word) };
+    }
+    // SAFETY: all of its octets were written.
+    unsafe { key.assume_init_ref() }
 }

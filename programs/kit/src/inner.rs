@@ -1,6 +1,6 @@
 //! The IP packet inside a tunnel.
 
-use xdpchain_abi::{Ipv6, Reason};
+use xdpchain_abi::{Ipv4, Reason};
 use xdpchain_wire::{Octets, OctetsMut, ethernet::ethertype, ipv4, ipv6};
 
 /// An IP packet inside a tunnel, found whole: version, header length and total length agree with the octets there are.
@@ -16,10 +16,8 @@ pub struct Inner {
     pub tos: u8,
     /// TTL or hop limit.
     pub ttl: u8,
-    /// Source address; IPv4 is IPv4-mapped.
-    pub source: Ipv6,
-    /// Destination address; IPv4 is IPv4-mapped.
-    pub destination: Ipv6,
+    /// Whether the destination is a group: multicast of either family, or the limited broadcast address.
+    pub to_group: bool,
 }
 
 impl Inner {
@@ -47,8 +45,7 @@ impl Inner {
                     len,
                     tos: view.tos(),
                     ttl: view.ttl(),
-                    source: Ipv6::mapped(view.source()),
-                    destination: Ipv6::mapped(view.destination()),
+                    to_group: is_group(view.destination()),
                 }
             }
             6 => {
@@ -59,8 +56,7 @@ impl Inner {
                     len: ipv6::LEN + view.payload_len() as usize,
                     tos: view.traffic_class(),
                     ttl: view.hop_limit(),
-                    source: view.source(),
-                    destination: view.destination(),
+                    to_group: view.destination().octets[0] == 0xff,
                 }
             }
             _ => return None,
@@ -77,29 +73,28 @@ impl Inner {
     pub fn outer_len(&self, overhead: usize) -> Result<u16, Reason> {
         u16::try_from(self.len + overhead).map_err(|_| Reason::NeedsFragmentation)
     }
+}
 
-    /// Whether the destination is a group: multicast of either family, or the limited broadcast address.
-    #[inline(always)]
-    pub fn is_to_group(&self) -> bool {
-        let octets = &self.destination.octets;
-        if self.ethertype == ethertype::IPV4 {
-            octets[12] >> 4 == 0xe || octets[12] & octets[13] & octets[14] & octets[15] == 0xff
-        } else {
-            octets[0] == 0xff
-        }
+/// Takes one hop off the IPv4 or IPv6 packet that begins at `offset`. `None` when it does not lie within the frame.
+///
+/// Its version is read again, although whoever parsed the packet knows it: as long as the program asks for what
+/// differs by version, the verifier follows the versions apart.
+#[inline(always)]
+#[must_use]
+pub fn decrement_ttl<O: OctetsMut + ?Sized>(packet: &mut O, offset: usize) -> Option<()> {
+    if packet.at::<1>(offset)?[0] & 0x20 == 0 {
+        ipv4::decrement_ttl(packet.at_mut(offset)?);
+    } else {
+        ipv6::decrement_hop_limit(packet.at_mut(offset)?);
     }
+    Some(())
+}
 
-    /// Takes one hop off the packet, which now begins at `offset`. `None` when it does not lie within the frame.
-    #[inline(always)]
-    #[must_use]
-    pub fn decrement_ttl<O: OctetsMut + ?Sized>(&self, packet: &mut O, offset: usize) -> Option<()> {
-        if self.ethertype == ethertype::IPV4 {
-            ipv4::decrement_ttl(packet.at_mut(offset)?);
-        } else {
-            ipv6::decrement_hop_limit(packet.at_mut(offset)?);
-        }
-        Some(())
-    }
+/// Whether `address` is multicast or the limited broadcast address.
+#[inline(always)]
+fn is_group(address: Ipv4) -> bool {
+    let address = u32::from_be_bytes(address.octets);
+    address >> 28 == 0xe || address == u32::MAX
 }
 
 #[cfg(test)]
@@ -108,15 +103,8 @@ mod tests {
 
     #[test]
     fn the_length_of_an_outer_packet_does_not_wrap() {
-        let inner = |len| Inner {
-            offset: 14,
-            ethertype: ethertype::IPV4,
-            len,
-            tos: 0,
-            ttl: 64,
-            source: Ipv6::default(),
-            destination: Ipv6::default(),
-        };
+        let inner =
+            |len| Inner { offset: 14, ethertype: ethertype::IPV4, len, tos: 0, ttl: 64, to_group: false };
         assert_eq!(inner(1464).outer_len(36), Ok(1500));
         assert_eq!(inner(65_499).outer_len(36), Ok(65_535));
         assert_eq!(inner(65_500).outer_len(36), Err(Reason::NeedsFragmentation));

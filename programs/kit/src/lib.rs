@@ -9,14 +9,25 @@ mod counter;
 mod inner;
 mod module;
 mod packet;
+mod policy;
+mod remembered;
 mod route;
 mod tunnel;
 
 pub use counter::atomic_add;
-pub use inner::Inner;
-pub use packet::{Addresses, Packet};
+pub use inner::{Inner, decrement_ttl};
+pub use packet::{Addresses, Packet, Tags};
+pub use policy::fate;
+pub use remembered::Remembered;
 pub use route::{NextHop, Route};
 pub use tunnel::{choose, entropy};
+
+/// `value`, a small number of which the verifier is not to know how it came about. `pointer` is any one that it knows.
+#[doc(hidden)]
+#[inline(always)]
+pub fn forget<T>(pointer: *const T, value: usize) -> usize {
+    packet::unknown(pointer as usize, value)
+}
 
 #[doc(hidden)]
 pub use aya_ebpf;

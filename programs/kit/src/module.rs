@@ -46,7 +46,12 @@ macro_rules! module {
             /// Counts `reason`.
             #[inline(always)]
             pub(crate) fn count(reason: Reason) {
-                if let Some(counter) = REASON.get_ptr_mut(reason as u32) {
+                count_number(reason as u32);
+            }
+
+            #[inline(always)]
+            fn count_number(number: u32) {
+                if let Some(counter) = REASON.get_ptr_mut(number) {
                     // SAFETY: as in `context`.
                     unsafe { *counter += 1 };
                 }
@@ -57,7 +62,26 @@ macro_rules! module {
             pub(crate) fn refuse(reason: Reason) -> u32 {
                 count(reason);
                 change_context(|context| context.reason = reason as u16);
-                match reason.fate() {
+                verdict(reason.fate())
+            }
+
+            /// As `refuse`, with a fate that may be another than the reason's, and for programs with many reasons.
+            #[inline(always)]
+            pub(crate) fn refuse_as(reason: Reason, fate: Fate) -> u32 {
+                let verdict = verdict(fate);
+                // An array has its entry 0; only the verifier does not know.
+                let Some(context) = CONTEXT.get_ptr_mut(0) else { return verdict };
+                // Forgotten, so that the verifier does not look at what follows once for each reason.
+                let number = $crate::forget(context, reason as usize) as u32 & (REASONS - 1);
+                // SAFETY: as in `context`.
+                unsafe { (*context).reason = number as u16 };
+                count_number(number);
+                verdict
+            }
+
+            #[inline(always)]
+            fn verdict(fate: Fate) -> u32 {
+                match fate {
                     Fate::Drop => xdp_action::XDP_DROP,
                     // Nobody further down may touch what the kernel is to judge.
                     Fate::Punt | Fate::Noted => xdp_action::XDP_PASS | XDPCHAIN_FINAL,

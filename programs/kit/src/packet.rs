@@ -2,12 +2,18 @@
 //!
 //! A window of octets borrows the packet, so none outlives a move of its start or end.
 
+use core::mem::offset_of;
+
 use aya_ebpf::{
     bindings::xdp_md,
     helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     programs::XdpContext,
 };
-use xdpchain_wire::{Octets, OctetsMut, ethernet};
+use xdpchain_abi::tags;
+use xdpchain_wire::{
+    Octets, OctetsMut,
+    ethernet::{self, Link, ethertype},
+};
 
 /// The largest offset that a window may begin at. The verifier wants variable offsets well under 64 KiB; no frame
 /// that XDP sees in one buffer is longer.
@@ -21,7 +27,17 @@ pub struct Packet {
 /// Both link-layer addresses of a frame.
 ///
 /// As three words: of twelve octets the compiler keeps each one in a register, or in eight octets of the stack.
-pub struct Addresses([u32; 3]);
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses(pub(crate) [u32; 3]);
+
+/// VLAN tags to be written between a frame's addresses and its last EtherType.
+#[derive(Clone, Copy, Debug)]
+pub struct Tags {
+    /// Octets: 0, 4 or 8.
+    len: usize,
+    /// Each with the EtherType in front that says that it is one.
+    words: [u32; 2],
+}
 
 impl Packet {
     /// The packet that the program was called for.
@@ -89,13 +105,66 @@ impl Packet {
         (unsafe { bpf_xdp_adjust_tail(self.ctx, delta) } == 0).then_some(())
     }
 
+    /// Where the network layer begins, as [`Link::parse`] has it, [forgotten](Self::forget).
+    #[inline(always)]
+    pub fn link(&self) -> Option<Link> {
+        let link = Link::parse(self)?;
+        Some(Link { network: self.forget::<0x1f>(link.network), ..link })
+    }
+
+    /// `offset`, which is no larger than `MASK`, a power of 2 less 1; the verifier knows no more about it than that.
+    ///
+    /// Paths that come together with different known offsets (of a frame with tags and one without) the verifier
+    /// follows apart to the end of the program. After this they are one.
+    #[inline(always)]
+    pub fn forget<const MASK: usize>(&self, offset: usize) -> usize {
+        const { assert!((MASK + 1).is_power_of_two() && MASK <= MAX_OFFSET) };
+        unknown(self.start(), offset) & MASK
+    }
+
+    /// The tags that a packet which leaves its tunnel gets by `policy`, one of [`tags`]. `network` is where its outer IP
+    /// header begins.
+    #[inline(always)]
+    pub fn tags(&self, network: usize, policy: u8, vlan: u16) -> Option<Tags> {
+        let mut tags = Tags { len: 0, words: [0; 2] };
+        if policy == tags::KEEP {
+            // Without tags these are octets of the packet, and not written.
+            let octets: &[u8; 8] = self.at(12)?;
+            let word = |i| u32::from_ne_bytes([octets[i], octets[i + 1], octets[i + 2], octets[i + 3]]);
+            tags = Tags { len: network - ethernet::LEN, words: [word(0), word(4)] };
+        } else if policy == tags::SET {
+            let word = (ethertype::VLAN as u32) << 16 | (vlan & 0x0fff) as u32;
+            tags = Tags { len: ethernet::TAG_LEN, words: [word.to_be(), 0] };
+        }
+        tags.len = self.forget::<0xf>(tags.len);
+        Some(tags)
+    }
+
     /// The frame's link-layer addresses, to be written again after its start has moved.
     #[inline(always)]
     pub fn addresses(&self) -> Option<Addresses> {
-        let octets: &[u8; 12] = self.at(0)?;
-        let word =
-            |i| opaque_word(u32::from_ne_bytes([octets[i], octets[i + 1], octets[i + 2], octets[i + 3]]));
-        Some(Addresses([word(0), word(4), word(8)]))
+        Some(Addresses::parse(self.at(0)?))
+    }
+
+    /// Leaves the inner packet that begins at `offset` as a frame of its own, of type `ethertype` and under `tags`. `None`
+    /// when the driver cannot, which none is known to.
+    #[inline(always)]
+    #[must_use]
+    pub fn strip(&mut self, offset: usize, len: usize, ethertype: u16, tags: &Tags) -> Option<()> {
+        let addresses = self.addresses()?;
+        // First the tail, so that octets after the inner packet and Ethernet padding are gone, then the head.
+        self.truncate(offset + len)?;
+        self.move_start(offset as i32 - (ethernet::LEN + tags.len) as i32)?;
+        if tags.len != 0 {
+            *self.at_mut(12)? = tags.words[0].to_ne_bytes();
+            if tags.len != ethernet::TAG_LEN {
+                *self.at_mut(16)? = tags.words[1].to_ne_bytes();
+            }
+        }
+        *self.at_mut(12 + tags.len)? = ethertype.to_be_bytes();
+        let header: &mut [u8; 12] = self.at_mut(0)?;
+        addresses.emit(header);
+        Some(())
     }
 
     /// Makes the first octets of the frame an Ethernet header without tags. `None` when the frame is shorter.
@@ -103,23 +172,22 @@ impl Packet {
     #[must_use]
     pub fn put_ethernet(&mut self, addresses: &Addresses, ethertype: u16) -> Option<()> {
         let header: &mut [u8; ethernet::LEN] = self.at_mut(0)?;
-        for (part, word) in header.chunks_exact_mut(4).zip(addresses.0) {
-            part.copy_from_slice(&word.to_ne_bytes());
-        }
-        header[12..].copy_from_slice(&ethertype.to_be_bytes());
+        let (first, last) = header.split_at_mut(12);
+        addresses.emit(first);
+        last.copy_from_slice(&ethertype.to_be_bytes());
         Some(())
     }
 
     #[inline(always)]
     fn start(&self) -> usize {
         // SAFETY: the kernel hands every XDP program a valid context.
-        unsafe { (*self.ctx).data as usize }
+        unsafe { load_pointer::<{ offset_of!(xdp_md, data) }>(self.ctx) }
     }
 
     #[inline(always)]
     fn end(&self) -> usize {
         // SAFETY: as above.
-        unsafe { (*self.ctx).data_end as usize }
+        unsafe { load_pointer::<{ offset_of!(xdp_md, data_end) }>(self.ctx) }
     }
 
     /// The address of `N` octets at `offset` that lie within the packet.
@@ -132,6 +200,24 @@ impl Packet {
         // the access must go through that very register and not one the compiler computed anew.
         let window = opaque_sum(self.start(), offset);
         (window + N <= self.end()).then_some(window)
+    }
+}
+
+impl Addresses {
+    /// Those that `octets` begins with: destination, source.
+    #[inline(always)]
+    pub(crate) fn parse(octets: &[u8; 12]) -> Self {
+        let word =
+            |i| opaque_word(u32::from_ne_bytes([octets[i], octets[i + 1], octets[i + 2], octets[i + 3]]));
+        Self([word(0), word(4), word(8)])
+    }
+
+    /// Writes them to 12 octets.
+    #[inline(always)]
+    fn emit(&self, octets: &mut [u8]) {
+        for (part, word) in octets.chunks_exact_mut(4).zip(self.0) {
+            part.copy_from_slice(&word.to_ne_bytes());
+        }
     }
 }
 
@@ -154,6 +240,29 @@ impl OctetsMut for Packet {
     }
 }
 
+/// The packet pointer at `FIELD` of the context, of which the compiler is not to know that it was 32 bits wide: it
+/// would now and then copy it by a move of 32 bits, of which no pointer comes out for the verifier.
+///
+/// # Safety
+/// `ctx` is valid for reading.
+#[inline(always)]
+unsafe fn load_pointer<const FIELD: usize>(ctx: *const xdp_md) -> usize {
+    #[cfg(target_arch = "bpf")]
+    {
+        let pointer;
+        // SAFETY: reads what the caller promises to be valid.
+        unsafe {
+            core::arch::asm!("{0} = *(u32 *)({1} + {2})", out(reg) pointer, in(reg) ctx, const FIELD, options(pure, readonly, nostack));
+        }
+        pointer
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: as above.
+    unsafe {
+        ctx.byte_add(FIELD).cast::<u32>().read() as usize
+    }
+}
+
 /// `start + offset`, of which the compiler is not to know that it is a sum.
 #[inline(always)]
 fn opaque_sum(start: usize, offset: usize) -> usize {
@@ -169,6 +278,25 @@ fn opaque_sum(start: usize, offset: usize) -> usize {
     }
     #[cfg(not(target_arch = "bpf"))]
     core::hint::black_box(start + offset)
+}
+
+/// `value`, of which the verifier is not to know how it came about.
+///
+/// The difference of two pointers into one buffer, `base` and `base + value`, may be any number to it. `value` must be
+/// known to it as bounded, and small.
+#[inline(always)]
+pub(crate) fn unknown(base: usize, value: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut difference = value;
+        // SAFETY: adds one register to another, subtracts it again, and touches nothing else.
+        unsafe {
+            core::arch::asm!("{0} += {1}", "{0} -= {1}", inout(reg) difference, in(reg) base, options(pure, nomem, nostack));
+        }
+        difference
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    core::hint::black_box(value.wrapping_add(base).wrapping_sub(base))
 }
 
 /// `end - start`, of which the compiler is not to know that it is a difference.

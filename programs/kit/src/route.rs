@@ -11,9 +11,8 @@ use aya_ebpf::{
     helpers::{bpf_fib_lookup as fib_lookup, bpf_redirect},
 };
 use xdpchain_abi::{Ipv4, Reason};
-use xdpchain_wire::{OctetsMut as _, ethernet};
 
-use crate::Packet;
+use crate::{Addresses, Packet};
 
 /// `AF_INET`, the same on every Linux.
 const AF_INET: u8 = 2;
@@ -35,18 +34,12 @@ pub struct Route {
 
 /// Where an outer packet goes.
 #[derive(Clone, Copy, Debug)]
-pub enum NextHop {
-    /// To a neighbour whose link-layer address is known.
-    Neighbour {
-        /// The neighbour's address.
-        destination: ethernet::Address,
-        /// The address of the interface that the packet leaves by.
-        source: ethernet::Address,
-        /// That interface.
-        ifindex: u32,
-    },
-    /// To a neighbour whose link-layer address the kernel has yet to ask for.
-    Unresolved,
+pub struct NextHop {
+    /// The link-layer addresses of the frame: the neighbour's, and that of the interface that it leaves by.
+    pub addresses: Addresses,
+    /// That interface; 0 when the kernel has yet to ask for the neighbour's address. Then `addresses` are those that
+    /// the frame came with.
+    ifindex: u32,
 }
 
 impl Route {
@@ -72,12 +65,25 @@ impl Route {
             return Err(Reason::NotForwarded);
         }
         match result as u32 {
-            BPF_FIB_LKUP_RET_SUCCESS => Ok(NextHop::Neighbour {
-                destination: ethernet::Address(fib.dmac),
-                source: ethernet::Address(fib.smac),
-                ifindex: fib.ifindex,
-            }),
-            BPF_FIB_LKUP_RET_NO_NEIGH => Ok(NextHop::Unresolved),
+            BPF_FIB_LKUP_RET_SUCCESS => {
+                // Volatile, in the halves that both are aligned for: the verifier allows no others on the stack.
+                let half = |octets: &[u8; 6], i: usize| {
+                    // SAFETY: within the octets, which the struct has at an even offset.
+                    unsafe { octets.as_ptr().cast::<u16>().add(i).read_volatile() as u32 }
+                };
+                let (d, s) = (&fib.dmac, &fib.smac);
+                // Joined in the machine's order, which is little-endian for this target.
+                let word = |low: u32, high: u32| high << 16 | low;
+                let addresses = Addresses([
+                    word(half(d, 0), half(d, 1)),
+                    word(half(d, 2), half(s, 0)),
+                    word(half(s, 1), half(s, 2)),
+                ]);
+                Ok(NextHop { addresses, ifindex: fib.ifindex })
+            }
+            BPF_FIB_LKUP_RET_NO_NEIGH => {
+                Ok(NextHop { addresses: packet.addresses().ok_or(Reason::Truncated)?, ifindex: 0 })
+            }
             BPF_FIB_LKUP_RET_BLACKHOLE | BPF_FIB_LKUP_RET_UNREACHABLE | BPF_FIB_LKUP_RET_PROHIBIT => {
                 Err(Reason::NoRoute)
             }
@@ -88,24 +94,22 @@ impl Route {
 }
 
 impl NextHop {
-    /// Sends the encapsulated packet: out of the interface that it came in on, or of another one.
+    /// Sends the encapsulated packet, which has `addresses`: out of the interface that it came in on, or of another one.
     ///
     /// # Errors
     /// [`Reason::NoNeighbour`] when the next hop is unresolved. The packet keeps its Ethernet addresses, so the kernel
     /// takes it as a packet to be routed, asks for the neighbour, and sends this very packet on when it is found. Its source
     /// is an address of ours, so this needs `accept_local` on the interface that it came in on (ip-sysctl).
     #[inline(always)]
-    pub fn send(&self, packet: &mut Packet) -> Result<u32, Reason> {
-        let &Self::Neighbour { destination, source, ifindex } = self else { return Err(Reason::NoNeighbour) };
-        let addresses: &mut [u8; 12] = packet.at_mut(0).ok_or(Reason::Truncated)?;
-        let (first, second) = addresses.split_at_mut(6);
-        first.copy_from_slice(&destination.0);
-        second.copy_from_slice(&source.0);
-        if ifindex == packet.ingress_ifindex() {
+    pub fn send(&self, packet: &Packet) -> Result<u32, Reason> {
+        if self.ifindex == 0 {
+            return Err(Reason::NoNeighbour);
+        }
+        if self.ifindex == packet.ingress_ifindex() {
             return Ok(xdp_action::XDP_TX);
         }
         // SAFETY: takes no pointers.
-        Ok(unsafe { bpf_redirect(ifindex, 0) } as u32)
+        Ok(unsafe { bpf_redirect(self.ifindex, 0) } as u32)
     }
 }
 

@@ -15,17 +15,20 @@ pub fn entropy<O: Octets + ?Sized>(packet: &O, inner: &Inner) -> u32 {
 /// that only a tunnel's own flows move when it goes away. `None` when the customer has no tunnel.
 #[inline(always)]
 pub fn choose(customer: &Customer, hash: u32) -> Option<u32> {
-    let mut best = None;
-    let mut best_score = 0;
-    for i in 0..CUSTOMER_TUNNELS {
+    if customer.count == 0 {
+        return None;
+    }
+    let mut best = customer.tunnels[0];
+    let mut best_score = score(hash, best);
+    for i in 1..CUSTOMER_TUNNELS {
         let tunnel = customer.tunnels[i];
         let score = score(hash, tunnel);
-        if (i as u32) < customer.count && (best.is_none() || score > best_score) {
-            best = Some(tunnel);
+        if (i as u32) < customer.count && score > best_score {
+            best = tunnel;
             best_score = score;
         }
     }
-    best
+    Some(best)
 }
 
 /// Spreads (hash, tunnel) evenly; the finalizer of MurmurHash3 over their combination.
