@@ -15,6 +15,8 @@ use crate::vm::{self, Kernel, Task};
 pub(crate) enum Name {
     /// What a slot costs: hand-written, fused, tail called, called
     Compose,
+    /// What the access list costs a packet, from 10 to 50,000 rules
+    Acl,
     /// What changes cost: thousands of them under numbered traffic, by the command
     Churn,
 }
@@ -26,6 +28,10 @@ const LIMIT: Duration = Duration::from_secs(900);
 pub(crate) fn run_bench(name: Name, arguments: &[String]) -> anyhow::Result<()> {
     let binary = match name {
         Name::Compose => "compose",
+        Name::Acl => {
+            ci::build()?;
+            "acl"
+        }
         Name::Churn => {
             ci::build()?;
             "churn"
