@@ -93,6 +93,9 @@ fn flags(linker: &Path, sysroot: &Path) -> OsString {
         "-Ccodegen-units=1",
         // v3 is the newest instruction set that kernel 5.10 knows in full.
         "-Ctarget-cpu=v3",
+        // Every machine that runs XDP reads numbers from any place of a packet. On the stack the verifier wants them
+        // aligned: what is written there as octets must not come together as a number that is not.
+        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
     ]
     .map(OsString::from)
     .into();
