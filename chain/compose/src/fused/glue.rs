@@ -95,6 +95,22 @@ impl<'a> Glue<'a> {
         }
     }
 
+    /// Makes what slots before this one left on the stack the same on every way here.
+    ///
+    /// To the verifier a word that is written in parts still has what it had before, so that it would follow the slot once for
+    /// each thing that may have been there: a chain would cost more than its modules do.
+    pub(crate) fn forget_stack(&self, asm: &mut Assembler, slot: &Planned<'_>) {
+        if slot.called {
+            // It has a frame of its own.
+            return;
+        }
+        for at in inline::partly_written(slot.main()) {
+            if let Some(at) = at.checked_sub(FRAME) {
+                asm.mem(code::ST_DW, FP, 0, at, 0);
+            }
+        }
+    }
+
     /// The packet context as it is before the first slot.
     pub(crate) fn clear_context(&self, asm: &mut Assembler) {
         let Some(context) = self.linker.context_map() else { return };

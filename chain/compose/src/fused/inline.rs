@@ -4,6 +4,8 @@
 //! moves by the size of that, and every `exit` becomes a jump. Subprograms have frames of their own and are
 //! copied as they are.
 
+use std::collections::BTreeSet;
+
 use super::asm::{Assembler, Label};
 use crate::btf::{LineInfo, Name};
 use crate::insn::{FP, call, class, code, helper};
@@ -14,6 +16,10 @@ const KEEP_FP_PLAIN: &str = "compile the module with clang or bpf-linker at -O2;
 
 const NO_RECURSION: &str =
     "the kernel takes no function that calls itself, directly or by way of others; use a loop";
+
+/// The size of a memory access, in its opcode.
+const SIZE: u8 = 0x18;
+const SIZE_DW: u8 = 0x18;
 
 /// How a function's references are to be filled in.
 pub(crate) struct Links<'a> {
@@ -180,6 +186,17 @@ fn second_half(insns: &[Insn], at: usize) -> bool {
 pub(crate) fn deepest_load(function: &Function) -> Option<i16> {
     let loads = function.insns.iter().filter(|insn| insn.class() == class::LDX && insn.src() == FP);
     loads.map(|insn| insn.off).filter(|off| *off < 0).min()
+}
+
+/// Words of the stack, by offset from the frame pointer, of which a function writes parts at a time, in order.
+pub(crate) fn partly_written(function: &Function) -> BTreeSet<i16> {
+    let stores = function.insns.iter().filter(|insn| {
+        matches!(insn.class(), class::ST | class::STX)
+            && insn.dst() == FP
+            && insn.code & SIZE != SIZE_DW
+            && insn.off < 0
+    });
+    stores.map(|insn| insn.off & !7).collect()
 }
 
 /// Emits `insn` with the frame pointer meaning an address `frame` octets lower.

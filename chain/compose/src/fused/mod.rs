@@ -123,6 +123,9 @@ fn emit_main(
     let mut last_relay = asm.here();
     for (i, slot) in in_order.iter().enumerate() {
         let last = i + 1 == in_order.len();
+        if i > 0 {
+            glue.forget_stack(asm, slot);
+        }
         glue.body(asm, slot, &functions[i])?;
         if slot.observer {
             if last {
@@ -158,6 +161,7 @@ fn emit_main(
         asm.op(code::MOV64_REG, 0, 6, 0);
         glue.keep_verdict(asm);
         for (slot, functions) in at_exit.iter().zip(&functions[course.in_order..]) {
+            glue.forget_stack(asm, slot);
             glue.body(asm, slot, functions)?;
         }
         glue.kept_verdict(asm);
