@@ -1,6 +1,6 @@
 //! Changes of parts of values, made in a map that a running program writes at the same time, each of them once.
 //!
-//! A small program does each of them, so that a counter is added to as programs do it, and not read, changed and written
+//! A small program, run on packets that say what to do, does each of them, so that a counter is added to as programs do it, and not read, changed and written
 //! back over what was counted in between. For a per-CPU map it runs on the CPU whose value it changes. The changes are
 //! numbered, and the same run of the program that makes one notes its number in a pinned map, so that a command that goes
 //! on where another was killed makes none twice.
@@ -12,13 +12,15 @@ use aya_obj::generated::{BPF_NOEXIST, BPF_PSEUDO_MAP_FD, bpf_map_type};
 use xdpchain_compose::Insn;
 use xdpchain_state::Merge;
 
-use crate::load::ATTACH_TYPE;
 use crate::maps::Map;
 use crate::sys::{self, MapCreate, ProgLoad, TestRun};
 
 /// Octets behind the key: what to do, where, two numbers, the change's own number, and the last one that an insertion
 /// stands for.
 const OPERATION: usize = 40;
+/// Where `struct __sk_buff` has the packet's start and its end.
+const DATA: i16 = 76;
+const DATA_END: i16 = 80;
 /// A packet has at least a link-layer header.
 const LEAST: usize = 64;
 /// Octets of values that a packet has room for behind all that.
@@ -88,12 +90,12 @@ impl<'a> Merger<'a> {
             insns: &insns,
             license: "Dual MIT/GPL",
             flags: 0,
-            attach_type: ATTACH_TYPE,
+            attach_type: 0,
             btf: None,
             replaces: None,
             modules: &[],
         };
-        let program = sys::prog_load(&load)
+        let program = sys::prog_load_classifier(&load)
             .map_err(|(error, log)| tracing::debug!("entries are merged from user space: {error}: {log}"))
             .ok();
         Ok(Self { map, program, done: done.try_into().map_or(0, u64::from_ne_bytes) })
@@ -260,8 +262,8 @@ fn program(map: &Map, progress: i32) -> Vec<Insn> {
     let end = i32::from(at) + (OPERATION + room(map)) as i32;
     // The packet, as long as it has to be.
     let mut insns = vec![
-        insn(0x61, 7, 1, 0, 0),
-        insn(0x61, 3, 1, 4, 0),
+        insn(0x61, 7, 1, DATA, 0),
+        insn(0x61, 3, 1, DATA_END, 0),
         insn(0xbf, 2, 7, 0, 0),
         insn(0x07, 2, 0, 0, end),
         insn(0xbd, 2, 3, 2, 0),

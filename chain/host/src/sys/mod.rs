@@ -33,8 +33,8 @@ pub use os::{
     try_lock_exclusive, wait_for_programs,
 };
 pub use prog::{
-    ProgInfo, ProgLoad, TestRun, TestRunResult, prog_by_id, prog_info, prog_load, prog_load_stats,
-    prog_test_run,
+    ProgInfo, ProgLoad, TestRun, TestRunResult, prog_by_id, prog_info, prog_load, prog_load_classifier,
+    prog_load_stats, prog_test_run,
 };
 
 /// `f_type` of the BPF file system.

@@ -47,7 +47,16 @@ const LINE_INFO: usize = 16;
 /// # Errors
 /// The kernel's answer and the verifier's log.
 pub fn prog_load(program: &ProgLoad<'_>) -> Result<OwnedFd, (io::Error, String)> {
-    with_log(|log| load(program, 1, log))
+    with_log(|log| load(program, bpf_prog_type::BPF_PROG_TYPE_XDP, 1, log))
+}
+
+/// Loads a traffic classifier, for test runs alone. Those of XDP programs patch kernel code that every XDP program is called
+/// by, which before Linux 6.2 is not safe, nor is it ever cheap, while packets run.
+///
+/// # Errors
+/// As [`prog_load`].
+pub fn prog_load_classifier(program: &ProgLoad<'_>) -> Result<OwnedFd, (io::Error, String)> {
+    with_log(|log| load(program, bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS, 1, log))
 }
 
 /// Loads an XDP program; also what the verifier says of its size.
@@ -58,19 +67,24 @@ pub fn prog_load_stats(program: &ProgLoad<'_>) -> io::Result<(OwnedFd, String)> 
     /// `BPF_LOG_STATS`.
     const STATS: u32 = 4;
     let mut log = vec![0u8; LOG_SIZES[0]];
-    let fd = load(program, STATS, &mut log)?;
+    let fd = load(program, bpf_prog_type::BPF_PROG_TYPE_XDP, STATS, &mut log)?;
     let end = log.iter().position(|b| *b == 0).unwrap_or(log.len());
     Ok((fd, String::from_utf8_lossy(&log[..end]).into_owned()))
 }
 
-fn load(program: &ProgLoad<'_>, level: u32, log: &mut [u8]) -> io::Result<OwnedFd> {
+fn load(
+    program: &ProgLoad<'_>,
+    prog_type: bpf_prog_type,
+    level: u32,
+    log: &mut [u8],
+) -> io::Result<OwnedFd> {
     let license = CString::new(program.license)?;
     let mut attr = attr();
     // SAFETY: writing fields of a zeroed union of integers.
     let load = unsafe { &mut attr.__bindgen_anon_3 };
     match program.replaces {
         None => {
-            load.prog_type = bpf_prog_type::BPF_PROG_TYPE_XDP as u32;
+            load.prog_type = prog_type as u32;
             load.expected_attach_type = program.attach_type;
         }
         Some((target, function)) => {
