@@ -11,7 +11,30 @@ use crate::{MapRef, ObjectRef, Percentage, Timespan, Verdict, VerdictSet};
 /// The schema (draft 2020-12). What it cannot say (names that must be declared, orders that cannot be) is left to
 /// [`Config::parse`](crate::Config::parse).
 pub fn schema() -> Value {
-    schemars::schema_for!(RawConfig).to_value()
+    let mut schema = schemars::schema_for!(RawConfig).to_value();
+    take_nothing(&mut schema);
+    schema
+}
+
+/// Lets nothing stand for a mapping or a list that needs nothing, as YAML's readers do.
+fn take_nothing(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            let needs =
+                fields.get("required").and_then(Value::as_array).is_some_and(|needs| !needs.is_empty());
+            let needs =
+                needs || ["minItems", "minProperties"].iter().any(|least| fields.contains_key(*least));
+            if let Some(ty) = fields.get_mut("type")
+                && (ty == "object" || ty == "array")
+                && !needs
+            {
+                *ty = Value::Array(vec![ty.take(), "null".into()]);
+            }
+            fields.values_mut().for_each(take_nothing);
+        }
+        Value::Array(parts) => parts.iter_mut().for_each(take_nothing),
+        _ => {}
+    }
 }
 
 /// A schema that is written out where it is used.
