@@ -72,12 +72,7 @@ pub fn prog_load_stats(program: &ProgLoad<'_>) -> io::Result<(OwnedFd, String)> 
     Ok((fd, String::from_utf8_lossy(&log[..end]).into_owned()))
 }
 
-fn load(
-    program: &ProgLoad<'_>,
-    prog_type: bpf_prog_type,
-    level: u32,
-    log: &mut [u8],
-) -> io::Result<OwnedFd> {
+fn load(program: &ProgLoad<'_>, prog_type: bpf_prog_type, level: u32, log: &mut [u8]) -> io::Result<OwnedFd> {
     let license = CString::new(program.license)?;
     let mut attr = attr();
     // SAFETY: writing fields of a zeroed union of integers.
