@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aya_obj::generated::bpf_map_type;
 use xdpchain_compose::{EXIT_MAP, Image, MapOwner, MapUse};
 use xdpchain_spec::Engine;
 
@@ -129,9 +130,9 @@ impl Host {
         undo: &mut Undo<'a>,
     ) -> Result<()> {
         if let Some(before) = before {
-            // A packet that is on its way through the program before still counts there, and may be about to look into
-            // its program array.
-            sys::wait_for_programs();
+            if self.leaves_work(before, after) {
+                sys::wait_for_programs();
+            }
             self.carry(before, after)?;
         }
         let (ifname, generation) = (after.ifname.clone(), after.generation);
@@ -152,10 +153,21 @@ impl Host {
         Ok(())
     }
 
+    /// Whether it matters when the last packet leaves the programs of `before`: it counts in rows that are about to be
+    /// read for the last time, or may be about to look into a program array that is about to go, which the kernel empties.
+    fn leaves_work(&self, before: &Manifest, after: &Manifest) -> bool {
+        let goes = |map: &&MapRecord| !after.maps.iter().any(|other| other.id == map.id);
+        let array = |map: &MapRecord| {
+            let info = self.open_record(&before.ifname, map).map(|map| map.info().map_type);
+            // A map that cannot be asked may be one.
+            info.map_or(true, |kind| kind == bpf_map_type::BPF_MAP_TYPE_PROG_ARRAY as u32)
+        };
+        before.engine != Engine::Fused || recounts(before, after) || before.maps.iter().filter(goes).any(array)
+    }
+
     /// Carries on what was counted in rows that are not counted in any more.
     fn carry(&self, before: &Manifest, after: &mut Manifest) -> Result<()> {
-        let counted = before.maps.iter().any(|map| map.module.is_none() && map.name == EXIT_MAP);
-        after.carried = match counted && before.state.rows != after.state.rows {
+        after.carried = match recounts(before, after) {
             true => exits::carry(&self.chain_map(&after.ifname, EXIT_MAP)?, before, &after.state)?,
             false => before.carried.clone(),
         };
@@ -316,4 +328,10 @@ impl Host {
 /// Whether libxdp's dispatcher calls the chain's programs.
 pub(crate) fn by_dispatcher(manifest: &Manifest) -> bool {
     manifest.engine == Engine::Libxdp
+}
+
+/// Whether what counted in the rows of `before` does not count in them any more.
+fn recounts(before: &Manifest, after: &Manifest) -> bool {
+    let counted = before.maps.iter().any(|map| map.module.is_none() && map.name == EXIT_MAP);
+    counted && before.state.rows != after.state.rows
 }

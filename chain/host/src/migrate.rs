@@ -134,6 +134,9 @@ impl Migrations {
     /// Carries over what was written to the old maps since, which no program does any more, and lets the new ones take
     /// their places.
     pub(crate) fn finish(mut self) -> Result<Vec<Migrated>> {
+        if !self.list.is_empty() {
+            sys::wait_for_programs();
+        }
         for migration in &mut self.list {
             let start = Instant::now();
             let done = migration.moving.merge(migration.snapshot.take(), &progress(&migration.path)?)?;
