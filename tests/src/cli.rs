@@ -119,7 +119,15 @@ impl<'a> Shell<'a> {
     /// # Panics
     /// When it fails.
     pub fn json(&self, arguments: &[&str]) -> serde_json::Value {
-        let run = self.xdpchain(&[arguments, &["-o", "json"]].concat()).expect(0);
+        self.json_with_status(arguments, 0)
+    }
+
+    /// Runs `xdpchain ARGUMENTS -o json`, which is to end with `status`.
+    ///
+    /// # Panics
+    /// When it ends with another one.
+    pub fn json_with_status(&self, arguments: &[&str], status: i32) -> serde_json::Value {
+        let run = self.xdpchain(&[arguments, &["-o", "json"]].concat()).expect(status);
         serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {}", run.stdout))
     }
 

@@ -1,9 +1,13 @@
 //! The command line.
 
+mod state;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use xdpchain_spec::{MapRef, ObjectRef, Position, Timespan, Verdict};
+
+pub(crate) use state::{Restore, StateCommand};
 
 /// Several packet programs on one NIC, in the order that chains.yaml declares.
 #[derive(Debug, Parser)]
@@ -244,6 +248,11 @@ pub(crate) enum Command {
     Map {
         #[command(subcommand)]
         command: MapCommand,
+    },
+    /// Save what maps hold to a file, give it back to them, and compare
+    State {
+        #[command(subcommand)]
+        command: StateCommand,
     },
 }
 

@@ -17,6 +17,7 @@ mod outcome;
 mod plan;
 mod save;
 mod schema;
+mod state;
 mod status;
 mod test;
 mod trial;
@@ -69,6 +70,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Completions { shell } => completions::run(shell),
         Command::Man { dir } => man::run(dir.as_deref()),
         Command::Map { command } => map::run(out, &command),
+        Command::State { command } => state::run(out, &command),
         Command::Check { objects, program } => check::run(&common, out, &objects, program.as_deref()),
     }
 }

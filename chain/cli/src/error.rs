@@ -178,6 +178,42 @@ pub(crate) enum Error {
     /// Nothing has been written.
     #[error("{}: {source}", file.display())]
     Rows { file: PathBuf, source: Box<StateError> },
+    /// Nothing has been changed.
+    #[error("`{}`: {source}", file.display())]
+    StateFile { file: PathBuf, source: Box<StateError> },
+    #[error(
+        "map `{map}` cannot be saved: {reason}\nhelp: leave it out; `xdpchain map show {map}` shows what can be seen of it"
+    )]
+    NotSaved { map: String, reason: String },
+    #[error("`{file}` has no map `{map}`\nhelp: it has {known}")]
+    NotInFile { file: PathBuf, map: String, known: String },
+    #[error(
+        "`{file}` has map `{map}`, which no chain here has\n\
+         help: nothing was changed; attach the chain that has it, or name the maps to restore with `--map`"
+    )]
+    NotRunning { file: PathBuf, map: String },
+    #[error(
+        "map `{map}` cannot be restored: {problem}\n\
+         help: nothing was changed; give the map the type, layout and size that its entries need, or leave it out with `--map`"
+    )]
+    CannotRestore { map: String, problem: String },
+    #[error(
+        "map `{map}` cannot be restored: the entry with key {key}: {problem}\n\
+         help: nothing was changed; give the field a type that holds its values, or leave the map out with `--map`"
+    )]
+    RestoreMisfit { map: String, key: String, problem: String },
+    #[error(
+        "fields of the file are not in the maps here, and their values would be lost: {fields}\n\
+         help: nothing was changed; `--allow-loss FIELD` gives one up, and `renames:` in chains.yaml tells a new name"
+    )]
+    RestoreLoses { fields: String },
+    #[error("{source}\nnote: every map has again what it had before")]
+    RestoreUndone { source: Box<Error> },
+    #[error(
+        "{source}\nnote: giving the maps what they had before failed too: {undo}\n\
+         help: it is kept in `{file}`; `xdpchain recover` tries again"
+    )]
+    RestoreStuck { source: Box<Error>, undo: Box<Error>, file: PathBuf },
     #[error("map `{map}` has a value for each CPU, which cannot be added up\nhelp: use `--format jsonl`")]
     NoSum { map: String },
     #[error("{}", with_help(.0))]
@@ -253,6 +289,13 @@ impl Error {
             Self::Object { source, .. } if source.is_of_kernel() => exit::KERNEL,
             Self::ReadRows { .. } => exit::USAGE,
             Self::WentBack { .. } | Self::Watcher { .. } => exit::FAILED,
+            Self::RestoreUndone { .. }
+            | Self::RestoreStuck { .. }
+            | Self::RestoreLoses { .. }
+            | Self::RestoreMisfit { .. }
+            | Self::CannotRestore { .. } => exit::FAILED,
+            Self::StateFile { .. } | Self::NotSaved { .. } | Self::NotInFile { .. } => exit::USAGE,
+            Self::NotRunning { .. } => exit::NOT_READY,
             Self::Gate { .. } | Self::MapFull { .. } | Self::MapTypes { .. } | Self::WriteRows { .. } => {
                 exit::FAILED
             }

@@ -162,7 +162,9 @@ impl Host {
             // A map that cannot be asked may be one.
             info.map_or(true, |kind| kind == bpf_map_type::BPF_MAP_TYPE_PROG_ARRAY as u32)
         };
-        before.engine != Engine::Fused || recounts(before, after) || before.maps.iter().filter(goes).any(array)
+        before.engine != Engine::Fused
+            || recounts(before, after)
+            || before.maps.iter().filter(goes).any(array)
     }
 
     /// Carries on what was counted in rows that are not counted in any more.

@@ -54,7 +54,8 @@ pub use manifest::{
 };
 pub use maps::{Batches, Entries, Map, MapName, MapUser};
 pub use measure::{Measured, measure};
-pub use migrate::Migrated;
+pub use migrate::snapshot::{Since, Snapshot};
+pub use migrate::{Migrated, can_become};
 pub use netdev::{XdpFeatures, xdp_features};
 pub use netns::Netns;
 pub use places::{ENV_BPFFS, ENV_RUN, NetnsPlaces, Places, escape, unescape};

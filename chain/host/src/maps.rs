@@ -323,6 +323,11 @@ impl Map {
         self.batch(BatchOp::Update, &entries.keys, &entries.values)
     }
 
+    /// Writes entries in order up to the first that fails: how many were written, and why no more.
+    pub fn update_some(&self, entries: &Entries) -> (usize, Result<()>) {
+        self.batch_some(BatchOp::Update, &entries.keys, &entries.values)
+    }
+
     /// Removes many entries; one that is not there is no failure.
     ///
     /// # Errors
@@ -333,7 +338,7 @@ impl Map {
 
     /// Every entry, a batch at a time. Entries that come and go meanwhile may or may not be there.
     pub fn entries(&self) -> Batches<'_> {
-        Batches { map: self, cursor: Cursor::Batch(Vec::new()), count: self.batch_count() }
+        Batches { map: self, cursor: Cursor::Batch(Vec::new()), count: self.batch_count(), walked: 0 }
     }
 
     fn failed(&self, action: &'static str, source: io::Error) -> Error {
@@ -347,11 +352,16 @@ impl Map {
 
     /// Does `op` in batches, and one by one where the type or the kernel has none.
     fn batch(&self, op: BatchOp, keys: &[u8], values: &[u8]) -> Result<()> {
+        self.batch_some(op, keys, values).1
+    }
+
+    /// As [`batch`](Self::batch), with the number of entries that were done.
+    fn batch_some(&self, op: BatchOp, keys: &[u8], values: &[u8]) -> (usize, Result<()>) {
         let (key_size, value_len, step) = (self.map.key_size(), self.value_len(), self.batch_count());
         let action = if op == BatchOp::Update { "write" } else { "delete from" };
         let count = keys.len().checked_div(key_size).unwrap_or(0);
         if keys.len() != count * key_size || (op == BatchOp::Update && values.len() != count * value_len) {
-            return Err(self.failed(action, io::Error::from_raw_os_error(libc::EINVAL)));
+            return (0, Err(self.failed(action, io::Error::from_raw_os_error(libc::EINVAL))));
         }
         let mut first = 0;
         let mut batches = true;
@@ -369,18 +379,23 @@ impl Map {
                     {
                         first += done + 1;
                     }
-                    Err(BatchError { error, .. }) => return Err(self.failed(action, error)),
+                    Err(BatchError { done, error }) => {
+                        return (first + done, Err(self.failed(action, error)));
+                    }
                 }
                 continue;
             }
             let key = &keys[first * key_size..(first + 1) * key_size];
-            match op {
-                BatchOp::Update => self.update(key, &values[first * value_len..(first + 1) * value_len])?,
-                BatchOp::Delete => drop(self.delete(key)?),
+            let done = match op {
+                BatchOp::Update => self.update(key, &values[first * value_len..(first + 1) * value_len]),
+                BatchOp::Delete => self.delete(key).map(drop),
+            };
+            if done.is_err() {
+                return (first, done);
             }
             first += 1;
         }
-        Ok(())
+        (first, Ok(()))
     }
 }
 
@@ -406,6 +421,8 @@ pub struct Batches<'a> {
     map: &'a Map,
     cursor: Cursor,
     count: usize,
+    /// Keys that were walked to one by one.
+    walked: u64,
 }
 
 impl Iterator for Batches<'_> {
@@ -447,10 +464,23 @@ impl Iterator for Batches<'_> {
 }
 
 impl Batches<'_> {
+    /// Whether the kernel gave the entries that came one by one, for want of batches: then each costs two system calls, and
+    /// one that is there all the time may come twice while others go.
+    pub fn are_single(&self) -> bool {
+        self.walked > 0
+    }
+
     fn one_by_one(&mut self, mut after: Option<Vec<u8>>) -> Result<Entries> {
         let map = self.map;
         let mut entries = Entries::default();
         for _ in 0..self.count {
+            self.walked += 1;
+            // The walk begins anew when the key that it stands at goes.
+            if self.walked > 4 * u64::from(map.info().max_entries) + 1024 {
+                return Err(
+                    map.failed("read", io::Error::other("its entries go faster than they can be read"))
+                );
+            }
             let next = sys::map_next_key(&map.map, after.as_deref()).map_err(|e| map.failed("read", e))?;
             let Some(key) = next else { return Ok(entries) };
             // Gone since, or, in maps of other objects, empty.

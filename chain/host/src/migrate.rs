@@ -8,7 +8,7 @@
 mod entries;
 mod merger;
 mod settle;
-mod snapshot;
+pub(crate) mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -211,8 +211,8 @@ fn take_back(old: &OwnedFd, path: &Path) -> Result<()> {
     take_place(path)
 }
 
-/// Whether entries of a map of one type can become entries of the other.
-fn can_become(old: u32, new: u32) -> bool {
+/// Whether entries of a map of one type (`enum bpf_map_type`) can become entries of the other.
+pub fn can_become(old: u32, new: u32) -> bool {
     use bpf_map_type::*;
     let families: [&[bpf_map_type]; 5] = [
         &[BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LRU_HASH],

@@ -82,7 +82,8 @@ impl MapConverter {
                 node.is_some_and(|node| has(&node, path))
             })
         };
-        let unknown = renames.iter().flat_map(|(old, new)| [old, new]).find(|path| !known(path));
+        // A renaming of long ago is known by its new name alone.
+        let unknown = renames.iter().find(|(old, new)| !known(old) && !known(new)).map(|(old, _)| old);
         if let Some(path) = unknown.or_else(|| newest.iter().find(|path| !known(path))) {
             return Err(StateError::Migrate {
                 path: path.clone(),

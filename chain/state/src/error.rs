@@ -122,6 +122,45 @@ pub enum StateError {
         /// What the system says.
         problem: String,
     },
+    /// A file that is something else.
+    #[error("not a state file\nhelp: `xdpchain state save FILE` writes one")]
+    NotState,
+    /// A state file of another version of the format.
+    #[error(
+        "a state file of version {found}, where version {known} is known\nhelp: use the xdpchain that wrote it, or save again by this one"
+    )]
+    Version {
+        /// Its version.
+        found: u32,
+        /// The version that is read here.
+        known: u32,
+    },
+    /// A state file that is cut short, altered, or never was whole.
+    #[error(
+        "the state file is damaged: {problem}\nhelp: nothing was changed; copy the file again, or save again"
+    )]
+    Damaged {
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A state file cannot be read.
+    #[error(
+        "cannot read the state file: {problem}\nhelp: nothing was changed; check the disk or the file system that it is on"
+    )]
+    Unreadable {
+        /// What the system says.
+        problem: String,
+    },
+    /// Values of CPUs that this host does not have cannot be added to those of others.
+    #[error(
+        "it has values for {saved} CPUs, this host has {here}, and they are no numbers that add up\nhelp: leave the map out by naming the others with `--map`"
+    )]
+    Cpus {
+        /// CPUs in the file.
+        saved: usize,
+        /// CPUs that the host may have.
+        here: usize,
+    },
 }
 
 impl StateError {

@@ -1,4 +1,4 @@
-//! BPF map state as typed values: codec, import, export, migration.
+//! BPF map state as typed values: codec, import, export, migration, state files.
 //!
 //! Pure: the host gives and takes octets, this crate gives them the meaning that BTF has for them. Every text
 //! that is printed is accepted again and gives the same octets, but for fields that pad a struct
@@ -13,6 +13,8 @@ mod import;
 mod leaf;
 mod map;
 mod migrate;
+mod refit;
+mod saved;
 mod scalar;
 mod shape;
 mod value;
@@ -23,4 +25,6 @@ pub use error::StateError;
 pub use import::{Format, ImportOptions, Importer};
 pub use map::{MapCodec, PER_CPU_ALIGN, Table};
 pub use migrate::{Converter, FieldChange, Misfit, What};
+pub use refit::{Refit, Refused, Target};
+pub use saved::{Contents, LeftOut, Record, STATE_VERSION, SavedMap, StateReader, StateWriter, not_saved};
 pub use value::Value;

@@ -8,7 +8,7 @@ use xdpchain_host::{
 };
 use xdpchain_spec::Mode;
 
-use super::{gate, outcome, trial};
+use super::{gate, outcome, state, trial};
 use crate::args::Common;
 use crate::assemble;
 use crate::config;
@@ -113,7 +113,11 @@ pub(crate) fn detach(out: Output, iface: &str, dry_run: bool) -> Result<u8> {
 }
 
 pub(crate) fn recover(out: Output) -> Result<u8> {
-    let found = trial::settle(Host::open()?)?.recover()?;
+    let host = trial::settle(Host::open()?)?;
+    let found = host.recover()?;
+    if state::put_back(&host)? {
+        eprintln!("the maps have again what they had before `state restore` was interrupted");
+    }
     #[derive(Serialize)]
     struct Entry {
         interface: String,

@@ -11,9 +11,9 @@ use xdpchain_abi::acl_tables::{BLOCK, BLOCKS, COMPILED, COUNT_AT, DIGEST_AT, LAY
 use xdpchain_acl::{Compiled, digest, rule};
 use xdpchain_host::compiled::shared_array;
 use xdpchain_host::{Entries, Host, Map};
+use xdpchain_spec::MapRef;
 
 use super::map::{Open, each_entry};
-use crate::args::MapName;
 use crate::error::{Error, Result};
 use crate::output::grouped;
 
@@ -24,11 +24,11 @@ pub(crate) const ACL_RULE: &str = "struct AclRule";
 type Rows = BTreeMap<u32, Vec<u8>>;
 
 /// What a map is compiled to; none when programs look at the map itself.
-pub(super) fn of(host: &Host, name: &MapName, open: &Open) -> Result<Option<Map>> {
+pub(super) fn of(host: &Host, name: &MapRef, open: &Open) -> Result<Option<Map>> {
     if open.codec.value.name() != ACL_RULE {
         return Ok(None);
     }
-    match host.module_map(&name.map.module, &format!("{}{COMPILED}", name.map.map)) {
+    match host.module_map(&name.module, &format!("{}{COMPILED}", name.map)) {
         Ok(map) => Ok(Some(map)),
         Err(xdpchain_host::Error::NoMap { .. }) => Ok(None),
         Err(error) => Err(error.into()),
@@ -45,22 +45,25 @@ pub(super) fn change(
 ) -> Result<()> {
     let _alone = host.hold()?;
     let mut rows = read(open)?;
-    let size = open.codec.value.size().max(1);
-    for (key, value) in entries.keys.chunks_exact(4).zip(entries.values.chunks_exact(size)) {
-        rows.insert(number(key), value.to_vec());
-    }
+    add(&mut rows, open, entries);
     for key in removed {
         rows.remove(&number(key));
     }
-    let rules = rules(open, &rows)?;
-    let tables = Compiled::new(&rules)
-        .map_err(|source| Error::Compile { map: open.name.clone(), source: Box::new(source) })?;
-    let max_entries = open.map.info().max_entries;
-    if rows.len() > max_entries as usize {
-        return Err(Error::MapFull { map: open.name.clone(), max_entries });
-    }
+    let tables = compile(open, &rows)?;
     open.map.update_all(entries).map_err(|error| open.failed(error))?;
     open.map.delete_all(&removed.concat())?;
+    put_in_force(open, compiled, &tables)
+}
+
+/// What the map's rows become once they are `entries`, with those beside them that it has now when they are to stay.
+pub(super) fn tables(open: &Open, entries: &Entries, stay: bool) -> Result<Compiled> {
+    let mut rows = if stay { read(open)? } else { Rows::new() };
+    add(&mut rows, open, entries);
+    compile(open, &rows)
+}
+
+/// Lets programs look at what the map's rows have become.
+pub(super) fn put_in_force(open: &Open, compiled: &Map, tables: &Compiled) -> Result<()> {
     compiled.replace_inner(0, &shared_array(BLOCK as u32, BLOCKS as u32), |octets| tables.write(octets))?;
     eprintln!(
         "compiled {} rules in force of {}: at most {} steps for a packet, {} KiB of tables in use",
@@ -70,6 +73,22 @@ pub(super) fn change(
         grouped(tables.octets() as u64 >> 10),
     );
     Ok(())
+}
+
+fn add(rows: &mut Rows, open: &Open, entries: &Entries) {
+    let size = open.codec.value.size().max(1);
+    for (key, value) in entries.keys.chunks_exact(4).zip(entries.values.chunks_exact(size)) {
+        rows.insert(number(key), value.to_vec());
+    }
+}
+
+fn compile(open: &Open, rows: &Rows) -> Result<Compiled> {
+    let max_entries = open.map.info().max_entries;
+    if rows.len() > max_entries as usize {
+        return Err(Error::MapFull { map: open.name.clone(), max_entries });
+    }
+    Compiled::new(&rules(open, rows)?)
+        .map_err(|source| Error::Compile { map: open.name.clone(), source: Box::new(source) })
 }
 
 /// Whether the rows are others than those that programs look at: somebody else wrote to the map.

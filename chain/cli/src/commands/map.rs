@@ -104,12 +104,12 @@ fn open(host: &Host, name: &MapName) -> Result<Open> {
 /// Opens a map with what it is compiled to, if it is.
 fn open_to_change(host: &Host, name: &MapName) -> Result<(Open, Option<Map>)> {
     let map = open(host, name)?;
-    let compiled = compiled::of(host, name, &map)?;
+    let compiled = compiled::of(host, &name.map, &map)?;
     Ok((map, compiled))
 }
 
 impl Open {
-    fn new(name: String, map: Map) -> Result<Self> {
+    pub(super) fn new(name: String, map: Map) -> Result<Self> {
         let info = map.info();
         let failed = |problem: String| Error::MapTypes { map: name.clone(), problem };
         let btf = match map.btf()? {

@@ -10,7 +10,8 @@ use crate::maps::Entries;
 use crate::store;
 
 /// What an entry was when it was read last, in the order in which they were found.
-pub(crate) struct Snapshot {
+#[derive(Debug)]
+pub struct Snapshot {
     key_size: usize,
     value_len: usize,
     keys: Vec<u8>,
@@ -27,7 +28,7 @@ const FREE: u32 = u32::MAX;
 
 /// What one pass found of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Since {
+pub enum Since {
     /// It was not there before.
     New {
         /// The key.
@@ -55,7 +56,7 @@ pub(crate) enum Since {
 
 impl Since {
     /// The old key.
-    pub(crate) fn key(&self) -> &[u8] {
+    pub fn key(&self) -> &[u8] {
         match self {
             Self::New { key, .. } | Self::Changed { key, .. } | Self::Gone { key, .. } => key,
         }
@@ -63,7 +64,8 @@ impl Since {
 }
 
 impl Snapshot {
-    pub(crate) fn new(key_size: usize, value_len: usize) -> Self {
+    /// With nothing in it, of a map with keys and values of so many octets.
+    pub fn new(key_size: usize, value_len: usize) -> Self {
         Self {
             key_size,
             value_len,
@@ -76,24 +78,29 @@ impl Snapshot {
         }
     }
 
+    /// Whether no entry is there.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Entries that are there.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.seen.iter().filter(|seen| **seen != 0).count()
     }
 
     /// Every entry that is there.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         (0..self.seen.len()).filter(|at| self.seen[*at] != 0).map(|at| (self.key(at), self.value(at)))
     }
 
     /// Begins another pass.
-    pub(crate) fn begin(&mut self) {
+    pub fn begin(&mut self) {
         self.pass += 1;
     }
 
     /// Takes in what was read now, and gives to `since` what is not as it was. An entry that is read twice in one pass is
     /// one that was written in between.
-    pub(crate) fn update(&mut self, entries: &Entries, since: &mut Vec<Since>) {
+    pub fn update(&mut self, entries: &Entries, since: &mut Vec<Since>) {
         let values = entries.values.chunks_exact(self.value_len.max(1));
         for (key, now) in entries.keys.chunks_exact(self.key_size.max(1)).zip(values) {
             match self.find(key) {
@@ -116,7 +123,7 @@ impl Snapshot {
     }
 
     /// Takes in what was read first.
-    pub(crate) fn fill(&mut self, entries: &Entries) {
+    pub fn fill(&mut self, entries: &Entries) {
         let values = entries.values.chunks_exact(self.value_len.max(1));
         for (key, now) in entries.keys.chunks_exact(self.key_size.max(1)).zip(values) {
             match self.find(key) {
@@ -127,7 +134,7 @@ impl Snapshot {
     }
 
     /// Ends a pass: what it did not find is gone.
-    pub(crate) fn end(&mut self, since: &mut Vec<Since>) {
+    pub fn end(&mut self, since: &mut Vec<Since>) {
         for at in 0..self.seen.len() {
             if self.seen[at] != 0 && self.seen[at] != self.pass {
                 let (key, before) = (self.key(at).to_vec(), self.value(at).to_vec());

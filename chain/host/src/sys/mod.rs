@@ -28,9 +28,9 @@ pub use map::{
     map_freeze, map_info, map_lookup, map_lookup_batch, map_next_key, map_update,
 };
 pub use os::{
-    bind_netns, file_system_type, interface_index, interface_name, is_running, leave_session, lock_exclusive,
-    mount_bpffs, mount_bpffs_in, netns_cookie, on_cpu, open_directory, raise_memlock, same_file,
-    try_lock_exclusive, wait_for_programs,
+    Ended, bind_netns, file_system_type, interface_index, interface_name, is_running, leave_session,
+    lock_exclusive, mount_bpffs, mount_bpffs_in, netns_cookie, on_cpu, open_directory, raise_memlock,
+    same_file, try_lock_exclusive, wait, wait_for_programs,
 };
 pub use prog::{
     ProgInfo, ProgLoad, TestRun, TestRunResult, prog_by_id, prog_info, prog_load, prog_load_classifier,

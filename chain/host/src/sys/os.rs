@@ -29,6 +29,34 @@ pub fn is_running(pid: u32) -> bool {
     Path::new("/proc").join(pid.to_string()).exists()
 }
 
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Its exit status; none when a signal ended it.
+    pub status: Option<i32>,
+    /// Octets of memory that it had at most.
+    pub peak_memory: u64,
+}
+
+/// Waits for the child with this number to end.
+///
+/// # Errors
+/// `ECHILD` when there is no such child, or it was waited for before.
+pub fn wait(pid: u32) -> io::Result<Ended> {
+    let mut status = 0;
+    // SAFETY: `rusage` is a struct of integers, for which all zeros is a value.
+    let mut usage: libc::rusage = unsafe { mem::zeroed() };
+    loop {
+        // SAFETY: `status` and `usage` are exclusively borrowed for the whole call.
+        match check(unsafe { libc::wait4(pid as libc::pid_t, &mut status, 0, &mut usage) }) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            other => drop(other?),
+        }
+        let exited = libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
+        return Ok(Ended { status: exited, peak_memory: usage.ru_maxrss as u64 * 1024 });
+    }
+}
+
 /// The file system type (`f_type` of statfs(2)) at `path`.
 ///
 /// # Errors
