@@ -276,7 +276,10 @@ modules:
   gre-decap: {{ object: \"builtin:gre-decap\" }}
   acl: {{ object: \"builtin:acl\" }}
   gre-steer: {{ object: \"builtin:gre-steer\" }}
-  gtp-encap: {{ object: \"builtin:gtp-encap\", maps: {{ sessions: {{ max_entries: {size} }} }} }}
+  gtp-encap:
+    object: \"builtin:gtp-encap\"
+    maps: {{ sessions: {{ max_entries: {size} }} }}
+    imports: {{ tunnels: gre-steer/tunnels }}
   stats: {{ object: \"builtin:stats\", maps: {{ sessions: {{ max_entries: {size} }} }} }}
 chains:
   edge:

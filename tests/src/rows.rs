@@ -78,6 +78,7 @@ fn uplink(sessions: &[Session]) -> Table {
         "flags",
         "vlan",
         "tags",
+        "filter",
     ];
     let mut table = Table::new(&columns);
     for session in sessions {
@@ -94,6 +95,7 @@ fn uplink(sessions: &[Session]) -> Table {
             &value.flags,
             &value.vlan,
             &value.tags,
+            &value.filter,
         ]);
     }
     table
@@ -101,7 +103,7 @@ fn uplink(sessions: &[Session]) -> Table {
 
 /// `gtp-encap`'s sessions.
 fn downlink(sessions: &[Session]) -> Table {
-    let columns = ["customer", "address", "session", "teid", "peer", "local", "qfi", "flags"];
+    let columns = ["customer", "address", "session", "teid", "peer", "local", "qfi", "flags", "dscp"];
     let mut table = Table::new(&columns);
     for (key, value) in sessions.iter().flat_map(|session| session.downlink()) {
         table.row([
@@ -113,6 +115,7 @@ fn downlink(sessions: &[Session]) -> Table {
             &v4(value.local),
             &value.qfi,
             &value.flags,
+            &value.dscp,
         ]);
     }
     table
@@ -149,9 +152,17 @@ fn customers(customers: RangeInclusive<u32>) -> Table {
 
 /// `gre-steer`'s tunnels.
 fn tunnels(customers: RangeInclusive<u32>) -> Table {
-    let mut table = Table::new(&["key", "local", "remote", "value.key", "ttl", "flags"]);
+    let mut table = Table::new(&["key", "local", "remote", "value.key", "ttl", "flags", "dscp"]);
     for (key, value) in customers.map(plan::tunnel) {
-        table.row([&key, &v4(value.local), &v4(value.remote), &value.key.value(), &value.ttl, &value.flags]);
+        table.row([
+            &key,
+            &v4(value.local),
+            &v4(value.remote),
+            &value.key.value(),
+            &value.ttl,
+            &value.flags,
+            &value.dscp,
+        ]);
     }
     table
 }

@@ -40,6 +40,8 @@ pub mod tunnel_flags {
     pub const VERIFY_CHECKSUM: u8 = 2;
     /// Outer DF is 0, so that routers may fragment the outer packet.
     pub const ALLOW_FRAGMENTS: u8 = 4;
+    /// The outer DSCP is `dscp` (else the inner one).
+    pub const FIXED_DSCP: u8 = 8;
 }
 
 /// Tunnels that one customer can have at most.
@@ -55,7 +57,8 @@ pub struct Customer {
     pub count: u32,
 }
 
-/// Value of `gre-steer`'s `tunnels`, keyed by the tunnel's number: how to encapsulate.
+/// Value of `gre-steer`'s `tunnels`, keyed by the tunnel's number: how to encapsulate. `gtp-encap` has a map of this name
+/// and type too, by which it answers packets that are too big: let it import that of `gre-steer`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GreTunnel {
@@ -69,8 +72,10 @@ pub struct GreTunnel {
     pub ttl: u8,
     /// Any of [`tunnel_flags`].
     pub flags: u8,
-    /// Octets of padding, zero.
-    pub reserved: [u8; 2],
+    /// Outer DSCP, 0 to 63, when `flags` has [`tunnel_flags::FIXED_DSCP`].
+    pub dscp: u8,
+    /// Padding, zero.
+    pub reserved: [u8; 1],
 }
 
 /// The one value of `config` of `gre-steer` and of `gtp-encap`.
@@ -81,8 +86,11 @@ pub struct EncapConfig {
     pub not_found: u8,
     /// [`refusal`] of a packet whose inner destination is a group.
     pub inner_multicast: u8,
+    /// Octets of the longest inner packet that fits the tunnels of both directions: the MSS of TCP SYNs is lowered to what
+    /// that leaves, and to what the way out leaves where the kernel says its MTU (5.12 and newer). 0 leaves the MSS alone.
+    pub mss_clamp: u16,
     /// Octets of padding, zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 4],
 }
 
 /// Values of [`EncapConfig::not_found`] and [`EncapConfig::inner_multicast`].

@@ -38,8 +38,8 @@ macro_rules! reasons {
 pub enum Fate {
     /// `XDP_DROP`.
     Drop,
-    /// `XDP_PASS` to the kernel, past every later slot, as the packet came to the module; with
-    /// [`Reason::NoNeighbour`] as it is to be sent.
+    /// `XDP_PASS` to the kernel, past every later slot, as the packet came to the module; with [`Reason::NoNeighbour`] and
+    /// [`Reason::NeedsFragmentation`] as it is to be sent.
     Punt,
     /// Forwarded all the same; the reason is a remark.
     Noted,
@@ -82,15 +82,14 @@ reasons! {
     InnerMulticast = 17, "inner_multicast", Drop;
     /// Denied by an `acl` rule or its default.
     AclDenied = 18, "acl_denied", Drop;
-    /// Larger than the way out allows, answered with ICMP.
+    /// Larger than the way out allows, and must not be fragmented. Its sender is told by ICMP, in the tunnel that the packet
+    /// came from, unless it was told just before or the packet is none to be answered.
     TooBig = 19, "too_big", Drop;
     /// The route to the outer destination is blackhole, unreachable or prohibit.
     NoRoute = 20, "no_route", Drop;
     /// The kernel does not forward to the outer destination: forwarding is off on the interface, or there is no route
     /// but a local one. Dropped, since by then the packet has no customer that the kernel would know.
     NotForwarded = 21, "not_forwarded", Drop;
-    /// Larger than the way out allows. Dropped, as for `NotForwarded`.
-    NeedsFragmentation = 22, "needs_fragmentation", Drop;
 
     /// An unknown extension header that requires comprehension.
     ExtensionNotSupported = 32, "extension_not_supported", Punt;
@@ -126,6 +125,8 @@ reasons! {
     GreUnknownTunnel = 47, "gre_unknown_tunnel", Punt;
     /// TTL or hop limit 1.
     TtlExpired = 48, "ttl_expired", Punt;
+    /// Larger than the way out allows, and may be fragmented: the kernel gets the finished outer packet, and does it.
+    NeedsFragmentation = 49, "needs_fragmentation", Punt;
     /// ICMP fragmentation needed about an outer packet of ours.
     OuterPmtu = 50, "outer_pmtu", Punt;
     /// The next hop's link-layer address is not known yet.

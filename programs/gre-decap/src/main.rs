@@ -11,10 +11,8 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use xdpchain_abi::{GreIngress, GreKey, Ipv4, NO_SESSION, Reason, direction, tags, tunnel_flags};
-use xdpchain_kit::{Inner, Packet};
-use xdpchain_wire::{Octets as _, ethernet::ethertype, gre, ipv4, protocol};
-
-mod checksum;
+use xdpchain_kit::{Inner, Packet, decapsulated_tos, set_tos, sum};
+use xdpchain_wire::{Octets as _, ethernet::ethertype, gre, icmp, ipv4, protocol};
 
 xdpchain_kit::module!();
 use module::{change_context, refuse_as};
@@ -39,8 +37,15 @@ fn decapsulate(packet: &mut Packet) -> Result<u32, Reason> {
     }
     let outer = ipv4::View(packet.at(link.network).ok_or(Reason::Truncated)?);
     // A header that contradicts itself is for the kernel to count.
-    if outer.protocol() != protocol::GRE || outer.version() != 4 || outer.header_len() < ipv4::LEN {
+    if outer.version() != 4 || outer.header_len() < ipv4::LEN {
         return Ok(XDP_PASS);
+    }
+    if outer.protocol() != protocol::GRE {
+        return if is_about_ours(packet, outer, link.network) {
+            Err(Reason::OuterPmtu)
+        } else {
+            Ok(XDP_PASS)
+        };
     }
     if outer.is_fragment() {
         return Err(Reason::Fragment);
@@ -75,6 +80,10 @@ fn decapsulate(packet: &mut Packet) -> Result<u32, Reason> {
     if inner.ttl <= 1 {
         return Err(Reason::TtlExpired);
     }
+    let tos = decapsulated_tos(outer_tos, inner.tos)?;
+    if tos != inner.tos {
+        set_tos(packet, inner.offset, tos).ok_or(Reason::Truncated)?;
+    }
     let tags = packet.tags(link.network, tags::DROP, 0).ok_or(Reason::Truncated)?;
     packet.strip(inner.offset, inner.len, inner.ethertype, &tags).ok_or(Reason::Truncated)?;
     change_context(|context| {
@@ -86,6 +95,27 @@ fn decapsulate(packet: &mut Packet) -> Result<u32, Reason> {
         context.outer_tos = outer_tos;
     });
     Ok(XDP_PASS)
+}
+
+/// Whether the packet, whose header at `network` is `outer`, says that a packet of one of our tunnels was too big (RFC 1191).
+#[inline(always)]
+fn is_about_ours(packet: &Packet, outer: ipv4::View<'_>, network: usize) -> bool {
+    if outer.protocol() != protocol::ICMP || outer.is_fragment() {
+        return false;
+    }
+    let local = outer.destination();
+    let header = packet.forget::<0x7f>(network + outer.header_len());
+    let Some(message) = packet.at(header) else { return false };
+    if !icmp::View(message).is_fragmentation_needed() {
+        return false;
+    }
+    let Some(about) = packet.at(header + icmp::LEN) else { return false };
+    let about = ipv4::View(about);
+    let key = GreKey { remote: about.destination(), local: about.source() };
+    about.version() == 4
+        && about.protocol() == protocol::GRE
+        && key.local == local
+        && TUNNELS.get_ptr(key).is_some()
 }
 
 /// Judges the GRE header at `header` of a packet that ends at `end`; returns its length.
@@ -106,7 +136,7 @@ fn check_header(packet: &Packet, tunnel: &GreIngress, header: usize, end: usize)
     let repr = gre::Repr::parse(packet, header).ok_or(Reason::Truncated)?;
     if repr.checksum.is_some() {
         let verify = tunnel.flags & tunnel_flags::VERIFY_CHECKSUM != 0;
-        if !verify || !checksum::is_right(packet, header, end) {
+        if !verify || sum(packet, header, end) != Some(0xffff) {
             return Err(Reason::GreFlags);
         }
     }

@@ -2,6 +2,9 @@
 //!
 //! - It acts only on packets whose context says uplink; every other one passes on untouched.
 //! - Tunnel and next hop are found before the first change, so a packet that has none is refused as it came in.
+//! - A packet that is too big and must not be fragmented becomes the ICMP message that tells its sender, in the other
+//!   direction: `gtp-encap`, in a later slot, puts it into the tunnel that the packet came from. One that may be fragmented
+//!   the kernel gets as a finished outer packet, to fragment that.
 //! - The GRE header is RFC 2784's with flags 0, or RFC 2890's with a key when the tunnel has one.
 #![no_std]
 #![no_main]
@@ -9,12 +12,14 @@
 use aya_ebpf::{
     bindings::xdp_action::XDP_PASS,
     btf_maps::{Array, HashMap},
-    helpers::bpf_get_prandom_u32,
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
 use xdpchain_abi::{Customer, EncapConfig, GreTunnel, Reason, direction, tunnel_flags};
-use xdpchain_kit::{Inner, Packet, Route, choose, decrement_ttl, entropy, fate};
+use xdpchain_kit::{
+    Inner, Packet, Route, Told, TooBig, choose, clamp_mss, decrement_ttl, entropy, fate, fragment_id, is_syn,
+    mss_mtu,
+};
 use xdpchain_wire::{
     OctetsMut as _,
     ethernet::{self, ethertype},
@@ -34,6 +39,9 @@ static TUNNELS: HashMap<u32, GreTunnel, 4096> = HashMap::new();
 /// What is done with packets that cannot be sent.
 #[btf_map(name = "config")]
 static CONFIG: Array<EncapConfig, 1> = Array::new();
+
+/// Senders that were told of packets that are too big.
+static TOLD: Told<64> = Told::new();
 
 /// Outer TTL of a tunnel that does not say.
 const TTL: u8 = 64;
@@ -78,24 +86,32 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
     let has_key = tunnel.flags & tunnel_flags::HAS_KEY != 0;
     let overhead = ipv4::LEN + gre::LEN + if has_key { KEY } else { 0 };
     let total_len = inner.outer_len(overhead)?;
-    let route = Route {
-        source: tunnel.local,
-        destination: tunnel.remote,
-        protocol: protocol::GRE,
-        tos: inner.tos,
-        total_len,
+    let tos = if tunnel.flags & tunnel_flags::FIXED_DSCP == 0 {
+        inner.tos
+    } else {
+        tunnel.dscp << 2 | inner.tos & 0b11
     };
+    let route =
+        Route { source: tunnel.local, destination: tunnel.remote, protocol: protocol::GRE, tos, total_len };
     let next_hop = route.next_hop(packet)?;
+    let mut dont_fragment = tunnel.flags & tunnel_flags::ALLOW_FRAGMENTS == 0;
+    if next_hop.is_too_long() {
+        if !inner.may_be_fragmented(packet) {
+            return tell(packet, &inner, next_hop.room(overhead));
+        }
+        dont_fragment = false;
+    }
+    let id = if dont_fragment { 0 } else { fragment_id(packet, &inner, hash) };
+    let mss_mtu = if is_syn(packet, &inner) { mss_mtu(CONFIG.get(0), &next_hop, overhead) } else { 0 };
 
     packet.truncate(inner.offset + inner.len).ok_or(Reason::Truncated)?;
     packet.move_start(inner.offset as i32 - (ethernet::LEN + overhead) as i32).ok_or(Reason::Headroom)?;
 
     packet.put_ethernet(&next_hop.addresses, ethertype::IPV4).ok_or(Reason::Headroom)?;
-    let dont_fragment = tunnel.flags & tunnel_flags::ALLOW_FRAGMENTS == 0;
     let ip = ipv4::Repr {
-        tos: inner.tos,
+        tos,
         total_len,
-        id: if dont_fragment { 0 } else { fragment_id() },
+        id,
         dont_fragment,
         ttl: if tunnel.ttl == 0 { TTL } else { tunnel.ttl },
         protocol: protocol::GRE,
@@ -109,13 +125,26 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
     gre.emit(packet, ethernet::LEN + ipv4::LEN).ok_or(Reason::Headroom)?;
     let start = packet.forget::<0x3f>(ethernet::LEN + overhead);
     decrement_ttl(packet, start).ok_or(Reason::Headroom)?;
+    if mss_mtu != 0 {
+        // A header that is cut short says nothing that could be lowered.
+        let _clamped = clamp_mss(packet, inner.ethertype, start, mss_mtu);
+    }
     next_hop.send(packet)
 }
 
-/// An identification for an outer packet that may be fragmented; not 0, which some middle boxes take for unset.
+/// Makes of the packet the message that it was too big for `mtu` octets, on its way back.
 #[inline(always)]
-fn fragment_id() -> u16 {
-    // SAFETY: takes nothing.
-    let random = unsafe { bpf_get_prandom_u32() } as u16;
-    random.max(1)
+fn tell(packet: &mut Packet, inner: &Inner, mtu: usize) -> Result<u32, Reason> {
+    let answer = TooBig::new(packet, inner, mtu, &TOLD)?;
+    let addresses = packet.addresses().ok_or(Reason::Truncated)?;
+    answer.write(packet, ethernet::LEN).ok_or(Reason::Headroom)?;
+    packet.put_ethernet(&addresses, answer.ethertype).ok_or(Reason::Headroom)?;
+    module::count(Reason::TooBig);
+    module::change_context(|context| {
+        context.direction = direction::DOWNLINK;
+        context.tunnel = 0;
+        context.inner_len = answer.total_len() as u16;
+        context.reason = Reason::TooBig as u16;
+    });
+    Ok(XDP_PASS)
 }

@@ -10,6 +10,8 @@
 #![no_main]
 
 mod echo;
+mod endpoints;
+mod filter;
 mod outer;
 
 use aya_ebpf::{
@@ -18,8 +20,8 @@ use aya_ebpf::{
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use xdpchain_abi::{Endpoint, Ipv4, Ipv6, Reason, UplinkKey, UplinkSession, direction, session_flags};
-use xdpchain_kit::{Inner, Packet, Remembered};
+use xdpchain_abi::{Ipv4, Ipv6, Reason, UplinkKey, UplinkSession, direction, endpoint_flags, session_flags};
+use xdpchain_kit::{Inner, Packet, decapsulated_tos, set_tos};
 use xdpchain_wire::{Octets as _, ethernet::ethertype, gtpu, ipv4, ipv6};
 
 use self::outer::{Message, Outer};
@@ -29,17 +31,6 @@ xdpchain_kit::module!();
 /// Uplink sessions by where their packets arrive.
 #[btf_map(name = "sessions")]
 static SESSIONS: HashMap<UplinkKey, UplinkSession, 1_048_576> = HashMap::new();
-
-/// Addresses of ours that GTP-U packets come to.
-#[btf_map(name = "endpoints")]
-static ENDPOINTS: HashMap<Ipv4, Endpoint, 64> = HashMap::new();
-
-/// Endpoints that packets came to.
-static FOUND: Remembered<16> = Remembered::new();
-
-/// IPv6 addresses of ours that GTP-U packets come to.
-#[btf_map(name = "endpoints6")]
-static ENDPOINTS6: HashMap<Ipv6, Endpoint, 64> = HashMap::new();
 
 /// Decapsulates, answers Echo Requests, passes on what is not GTP-U for us.
 #[xdp]
@@ -70,37 +61,19 @@ fn judge(packet: &mut Packet) -> Result<u32, Reason> {
     decapsulate(packet, &outer, &message, session)
 }
 
-/// Whether GTP-U packets to `address` are for us.
-///
-/// Asked of each packet, so the endpoints that were found before are remembered, by the last bits of their addresses. One
-/// that is taken out of the map while it is remembered is ours until another takes its place.
-#[inline(always)]
-fn is_ours(address: Ipv4) -> bool {
-    let number = u32::from_be_bytes(address.octets);
-    if FOUND.has(number) {
-        return true;
-    }
-    if ENDPOINTS.get_ptr(address).is_none() {
-        return false;
-    }
-    FOUND.put(number);
-    true
-}
-
-/// Whether an IPv6 `address` is ours.
-#[inline(always)]
-fn is_endpoint6(address: Ipv6) -> bool {
-    ENDPOINTS6.get_ptr(&address).is_some()
-}
-
 /// A message about tunnels, to an address of ours.
 #[inline(always)]
 fn signalling(packet: &mut Packet, outer: &Outer, message: &Message) -> Result<u32, Reason> {
     match message.kind {
         gtpu::message::ECHO_REQUEST => {
-            // SAFETY: as for the sessions; the value is copied at once.
-            let endpoint = unsafe { ENDPOINTS.get(outer.destination) }.copied();
-            echo::answer(packet, outer, endpoint.unwrap_or_default())
+            let flags = endpoints::flags(packet, outer);
+            if flags & endpoint_flags::NO_ECHO != 0 {
+                return Err(Reason::GtpSignalling);
+            }
+            if flags & endpoint_flags::VERIFY_UDP_CHECKSUM != 0 {
+                outer.verify(packet)?;
+            }
+            echo::answer(packet, outer)
         }
         gtpu::message::END_MARKER => Err(Reason::EndMarker),
         gtpu::message::ERROR_INDICATION => Err(Reason::ErrorIndication),
@@ -116,6 +89,9 @@ fn decapsulate(
     message: &Message,
     session: &UplinkSession,
 ) -> Result<u32, Reason> {
+    if session.flags & session_flags::VERIFY_UDP_CHECKSUM != 0 {
+        outer.verify(packet)?;
+    }
     let header = packet.at(message.offset).ok_or(Reason::Truncated)?;
     let payload =
         gtpu::Payload::parse(packet, gtpu::View(header), message.offset, message.end).map_err(|error| {
@@ -136,6 +112,13 @@ fn decapsulate(
     // Asked while the packet is whole: the kernel is to get what came in, not an inner packet without its customer.
     if inner.ttl <= 1 {
         return Err(Reason::TtlExpired);
+    }
+    if session.filter != 0 {
+        filter::judge(packet, &inner, session.filter)?;
+    }
+    let tos = decapsulated_tos(outer.tos, inner.tos)?;
+    if tos != inner.tos {
+        set_tos(packet, inner.offset, tos).ok_or(Reason::Truncated)?;
     }
     let (customer, number) = (session.customer, session.session);
 

@@ -2,14 +2,19 @@
 //!
 //! - It acts only on packets whose context says downlink; every other one passes on untouched.
 //! - The session is found by customer and inner destination, so customers may use the same addresses.
-//! - Outer headers are IPv4, UDP without checksum (RFC 768 allows it over IPv4, TS 29.281 does not ask for one), GTP-U. DF
-//!   is set: whether the packet fits the way out is asked of the routing table before it is touched.
+//! - Outer headers are IPv4 or IPv6, UDP, GTP-U. Over IPv4 UDP has no checksum (RFC 768 allows it, TS 29.281 does not ask
+//!   for one), over IPv6 it has, unless the peer takes it without. DF is set: whether the packet fits the way out is asked
+//!   of the routing table before it is touched.
 //! - Session, next hop and room are found before the first change. What lacks one is dropped, or punted, with its reason.
 //! - While the next hop's link-layer address is unknown, the kernel gets the encapsulated packet to route, and so asks for
 //!   it. The packet's source is an address of ours: the kernel takes such a packet from outside only when `accept_local`
-//!   is on for the interface that it came in on, and drops it as a martian else.
+//!   is on for the interface that it came in on, and drops it as a martian else. In the same way the kernel gets what is
+//!   too long and may be fragmented, with DF not set; of what may not be, the sender is told.
 #![no_std]
 #![no_main]
+
+mod outer;
+mod too_big;
 
 use core::mem::{MaybeUninit, offset_of};
 
@@ -19,14 +24,18 @@ use aya_ebpf::{
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use xdpchain_abi::{DownlinkKey, DownlinkSession, EncapConfig, GTPU_PORT, Reason, direction, session_flags};
-use xdpchain_kit::{Inner, Packet, Route, decrement_ttl, entropy, fate};
+use xdpchain_abi::{
+    DownlinkKey, DownlinkSession, EncapConfig, GTPU_PORT, PacketContext, Reason, direction, session_flags,
+};
+use xdpchain_kit::{Inner, Packet, clamp_mss, decrement_ttl, entropy, fate, fragment_id, is_syn, mss_mtu};
 use xdpchain_wire::{
     Octets as _, OctetsMut as _,
     ethernet::{self, ethertype},
     gtpu::{self, Optional, PduSession},
-    ipv4, ipv6, protocol, udp,
+    ipv4, ipv6, udp,
 };
+
+use self::outer::Outer;
 
 xdpchain_kit::module!();
 
@@ -38,11 +47,11 @@ static SESSIONS: HashMap<DownlinkKey, DownlinkSession, 1_048_576> = HashMap::new
 #[btf_map(name = "config")]
 static CONFIG: Array<EncapConfig, 1> = Array::new();
 
-/// Octets of the outer headers without PDU Session Container.
-const OVERHEAD: usize = ipv4::LEN + udp::LEN + gtpu::LEN;
+/// Octets of the headers between IP and the inner packet, without PDU Session Container.
+const OVERHEAD: usize = udp::LEN + gtpu::LEN;
 /// Octets that a PDU Session Container adds.
 const CONTAINER: usize = gtpu::OPTIONAL_LEN + PduSession::LEN;
-/// Outer TTL.
+/// Outer TTL and hop limit.
 const TTL: u8 = 64;
 /// The first port of IANA's dynamic range, 49152 to 65535. The other end answers to 2152 whatever the source port
 /// is, so it can carry the flow's entropy for equal-cost paths and receive queues.
@@ -56,15 +65,15 @@ fn gtp_encap(ctx: XdpContext) -> u32 {
         return XDP_PASS;
     }
     let mut packet = Packet::new(&ctx);
-    match forward(&mut packet, context.customer) {
+    match forward(&mut packet, &context) {
         Ok(verdict) => verdict,
         Err(reason) => module::refuse_as(reason, fate(CONFIG.get(0), reason)),
     }
 }
 
-/// Sends the packet into `customer`'s session, or says why not.
+/// Sends the packet into the session of its customer, or says why not.
 #[inline(always)]
-fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
+fn forward(packet: &mut Packet, context: &PacketContext) -> Result<u32, Reason> {
     let link = packet.link().ok_or(Reason::Truncated)?;
     if !matches!(link.ethertype, ethertype::IPV4 | ethertype::IPV6) {
         return Ok(XDP_PASS);
@@ -77,8 +86,8 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
         return Err(Reason::TtlExpired);
     }
     let mut key = MaybeUninit::uninit();
-    let key = write_key(&mut key, customer, address(packet, &inner)?);
-    let source_port = DYNAMIC_PORTS | entropy(packet, &inner) as u16;
+    let key = write_key(&mut key, context.customer, address(packet, &inner)?);
+    let hash = entropy(packet, &inner);
     // SAFETY: nothing here changes the map, and a session that user space replaces meanwhile is read field by field at
     // worst from both, as in every look-up that takes no lock.
     let session = unsafe { SESSIONS.get(key) }.ok_or(Reason::NoSession)?;
@@ -86,55 +95,48 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
 
     let has_qfi = session.flags & session_flags::HAS_QFI != 0;
     let overhead = if has_qfi { OVERHEAD + CONTAINER } else { OVERHEAD };
-    let total_len = inner.outer_len(overhead)?;
-    let route = Route {
-        source: session.local,
-        destination: session.peer,
-        protocol: protocol::UDP,
-        tos: inner.tos,
-        total_len,
-    };
-    let next_hop = route.next_hop(packet)?;
+    let outer = Outer::new(packet, &inner, session, overhead)?;
+    let headers = outer.ip_len() + overhead;
+    if outer.is_too_long(packet, &inner) {
+        return too_big::tell(packet, &inner, context.tunnel, outer.next_hop.room(headers));
+    }
+    let id = if outer.next_hop.is_too_long() { fragment_id(packet, &inner, hash) } else { 0 };
+    let mss_mtu = if is_syn(packet, &inner) { mss_mtu(CONFIG.get(0), &outer.next_hop, headers) } else { 0 };
 
     packet.truncate(inner.offset + inner.len).ok_or(Reason::Truncated)?;
-    let grown = ethernet::LEN + overhead - inner.offset;
+    let grown = ethernet::LEN + headers - inner.offset;
     packet.move_start(-(grown as i32)).ok_or(Reason::Headroom)?;
-    packet.put_ethernet(&next_hop.addresses, ethertype::IPV4).ok_or(Reason::Headroom)?;
-    let ip = ipv4::Repr {
-        tos: inner.tos,
-        total_len,
-        dont_fragment: true,
-        ttl: TTL,
-        protocol: protocol::UDP,
-        source: session.local,
-        destination: session.peer,
-        ..ipv4::Repr::default()
-    };
-    ip.emit(packet.at_mut(ethernet::LEN).ok_or(Reason::Headroom)?);
+    outer.emit(packet, session, id)?;
+    let transport = packet.forget::<0x3f>(ethernet::LEN + outer.ip_len());
     let udp = udp::Repr {
-        source_port,
+        source_port: DYNAMIC_PORTS | hash as u16,
         destination_port: GTPU_PORT,
-        len: total_len - ipv4::LEN as u16,
+        len: (overhead + inner.len) as u16,
         checksum: 0,
     };
-    udp.emit(packet.at_mut(ethernet::LEN + ipv4::LEN).ok_or(Reason::Headroom)?);
+    udp.emit(packet.at_mut(transport).ok_or(Reason::Headroom)?);
     let gtp = gtpu::Repr {
         extensions: has_qfi,
         message_type: gtpu::message::G_PDU,
-        len: total_len - OVERHEAD as u16,
+        len: (overhead - OVERHEAD + inner.len) as u16,
         teid: session.teid,
         ..gtpu::Repr::default()
     };
-    gtp.emit(packet.at_mut(ethernet::LEN + ipv4::LEN + udp::LEN).ok_or(Reason::Headroom)?);
+    gtp.emit(packet.at_mut(transport + udp::LEN).ok_or(Reason::Headroom)?);
     if has_qfi {
         let optional = Optional { next_extension: gtpu::extension::PDU_SESSION, ..Optional::default() };
-        optional.emit(packet.at_mut(ethernet::LEN + OVERHEAD).ok_or(Reason::Headroom)?);
+        optional.emit(packet.at_mut(transport + OVERHEAD).ok_or(Reason::Headroom)?);
         let container = PduSession { pdu_type: PduSession::DOWNLINK, qfi: session.qfi, next_extension: 0 };
-        container.emit(packet.at_mut(ethernet::LEN + OVERHEAD + gtpu::OPTIONAL_LEN).ok_or(Reason::Headroom)?);
+        container.emit(packet.at_mut(transport + OVERHEAD + gtpu::OPTIONAL_LEN).ok_or(Reason::Headroom)?);
     }
-    let start = packet.forget::<0x7f>(ethernet::LEN + overhead);
+    let start = packet.forget::<0x7f>(transport + overhead);
     decrement_ttl(packet, start).ok_or(Reason::Headroom)?;
-    next_hop.send(packet)
+    if mss_mtu != 0 {
+        // A header that is cut short says nothing that could be lowered.
+        let _clamped = clamp_mss(packet, inner.ethertype, start, mss_mtu);
+    }
+    outer.sum(packet, transport)?;
+    outer.next_hop.send(packet)
 }
 
 /// What a downlink session is found by: the whole IPv4 address, the upper half of an IPv6 address. A session owns a

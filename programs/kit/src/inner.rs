@@ -67,11 +67,18 @@ impl Inner {
     /// Octets of an outer packet that has `overhead` octets of headers in front of this one.
     ///
     /// # Errors
-    /// [`Reason::NeedsFragmentation`] when IPv4 cannot say so many. In generic mode a packet may be as long as that:
+    /// [`Reason::TooBig`] when IP cannot say so many. In generic mode a packet may be as long as that:
     /// the network stack joins the segments of a TCP flow, also inside GRE, before the program sees them.
     #[inline(always)]
     pub fn outer_len(&self, overhead: usize) -> Result<u16, Reason> {
-        u16::try_from(self.len + overhead).map_err(|_| Reason::NeedsFragmentation)
+        u16::try_from(self.len + overhead).map_err(|_| Reason::TooBig)
+    }
+
+    /// Whether routers may fragment the packet: IPv4 without DF.
+    #[inline(always)]
+    pub fn may_be_fragmented<O: Octets + ?Sized>(&self, packet: &O) -> bool {
+        self.ethertype == ethertype::IPV4
+            && packet.at(self.offset).is_some_and(|header| !ipv4::View(header).dont_fragment())
     }
 }
 
@@ -107,6 +114,6 @@ mod tests {
             |len| Inner { offset: 14, ethertype: ethertype::IPV4, len, tos: 0, ttl: 64, to_group: false };
         assert_eq!(inner(1464).outer_len(36), Ok(1500));
         assert_eq!(inner(65_499).outer_len(36), Ok(65_535));
-        assert_eq!(inner(65_500).outer_len(36), Err(Reason::NeedsFragmentation));
+        assert_eq!(inner(65_500).outer_len(36), Err(Reason::TooBig));
     }
 }

@@ -6,21 +6,29 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod counter;
+mod ecn;
 mod inner;
 mod module;
+mod mss;
 mod packet;
 mod policy;
 mod remembered;
 mod route;
+mod sum;
+mod too_big;
 mod tunnel;
 
 pub use counter::atomic_add;
+pub use ecn::{decapsulated_tos, set_tos};
 pub use inner::{Inner, decrement_ttl};
+pub use mss::{clamp_mss, is_syn, mss_mtu};
 pub use packet::{Addresses, Packet, Tags};
 pub use policy::fate;
 pub use remembered::Remembered;
-pub use route::{NextHop, Route};
-pub use tunnel::{choose, entropy};
+pub use route::{NextHop, Route, Route6};
+pub use sum::{MAX_SUMMED, sum, udp_sum};
+pub use too_big::{Told, TooBig};
+pub use tunnel::{choose, entropy, fragment_id};
 
 /// `value`, a small number of which the verifier is not to know how it came about. `pointer` is any one that it knows.
 #[doc(hidden)]

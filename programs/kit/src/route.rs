@@ -10,12 +10,14 @@ use aya_ebpf::{
     },
     helpers::{bpf_fib_lookup as fib_lookup, bpf_redirect},
 };
-use xdpchain_abi::{Ipv4, Reason};
+use xdpchain_abi::{Ipv4, Ipv6, Reason};
 
 use crate::{Addresses, Packet};
 
 /// `AF_INET`, the same on every Linux.
 const AF_INET: u8 = 2;
+/// `AF_INET6`, the same on every Linux.
+const AF_INET6: u8 = 10;
 
 /// An outer IPv4 packet that is to be sent, as far as routing asks.
 #[derive(Clone, Copy, Debug)]
@@ -32,15 +34,41 @@ pub struct Route {
     pub total_len: u16,
 }
 
+/// An outer IPv6 packet that is to be sent, as far as routing asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Route6<'a> {
+    /// Outer source.
+    pub source: &'a Ipv6,
+    /// Outer destination.
+    pub destination: &'a Ipv6,
+    /// IP protocol of what the outer header carries.
+    pub protocol: u8,
+    /// Traffic class.
+    pub tos: u8,
+    /// Octets of the outer packet, this header included, compared with the way out's MTU.
+    pub total_len: u16,
+}
+
 /// Where an outer packet goes.
 #[derive(Clone, Copy, Debug)]
 pub struct NextHop {
-    /// The link-layer addresses of the frame: the neighbour's, and that of the interface that it leaves by.
+    /// The link-layer addresses of the frame: the neighbour's, and that of the interface that it leaves by; those that
+    /// the frame came with when the kernel is to send it.
     pub addresses: Addresses,
-    /// That interface; 0 when the kernel has yet to ask for the neighbour's address. Then `addresses` are those that
-    /// the frame came with.
+    /// Octets of the longest packet that fits the way out; 0 when the kernel does not say, as before 5.12 none does.
+    pub mtu: u16,
+    /// That interface.
     ifindex: u32,
+    /// Who sends the packet, one of the numbers below.
+    sender: usize,
 }
+
+/// The program sends the packet.
+const SENT: usize = 0;
+/// The kernel does, as it has yet to ask for the neighbour's address.
+const UNRESOLVED: usize = 1;
+/// The kernel does, in fragments, as the packet is longer than the way out allows.
+const TOO_LONG: usize = 2;
 
 impl Route {
     /// Asks the kernel for the next hop. Forwarding must be on for the interface that the packet came in on.
@@ -54,56 +82,124 @@ impl Route {
         fib.family = AF_INET;
         fib.l4_protocol = self.protocol;
         fib.__bindgen_anon_1.tot_len = self.total_len;
-        fib.ifindex = packet.ingress_ifindex();
         fib.__bindgen_anon_2.tos = self.tos;
         fib.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(self.source.octets);
         fib.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(self.destination.octets);
-        // SAFETY: context and struct are valid for the call, and the size is the struct's.
-        let result =
-            unsafe { fib_lookup(packet.as_ptr().cast(), fib, size_of::<bpf_fib_lookup>() as i32, 0) };
-        if result < 0 {
-            return Err(Reason::NotForwarded);
+        ask(packet, fib, self.total_len)
+    }
+}
+
+impl Route6<'_> {
+    /// As [`Route::next_hop`].
+    ///
+    /// # Errors
+    /// As [`Route::next_hop`].
+    #[inline(always)]
+    pub fn next_hop(&self, packet: &Packet) -> Result<NextHop, Reason> {
+        let mut fib = Fib(MaybeUninit::uninit());
+        let fib = fib.zeroed();
+        fib.family = AF_INET6;
+        fib.l4_protocol = self.protocol;
+        fib.__bindgen_anon_1.tot_len = self.total_len;
+        fib.__bindgen_anon_2.flowinfo = ((self.tos as u32) << 20).to_be();
+        // SAFETY: the fields hold four words each, and the addresses sixteen octets.
+        unsafe {
+            copy(&raw mut fib.__bindgen_anon_3.ipv6_src, self.source);
+            copy(&raw mut fib.__bindgen_anon_4.ipv6_dst, self.destination);
         }
-        match result as u32 {
-            BPF_FIB_LKUP_RET_SUCCESS => {
-                // Volatile, in the halves that both are aligned for: the verifier allows no others on the stack.
-                let half = |octets: &[u8; 6], i: usize| {
-                    // SAFETY: within the octets, which the struct has at an even offset.
-                    unsafe { octets.as_ptr().cast::<u16>().add(i).read_volatile() as u32 }
-                };
-                let (d, s) = (&fib.dmac, &fib.smac);
-                // Joined in the machine's order, which is little-endian for this target.
-                let word = |low: u32, high: u32| high << 16 | low;
-                let addresses = Addresses([
-                    word(half(d, 0), half(d, 1)),
-                    word(half(d, 2), half(s, 0)),
-                    word(half(s, 1), half(s, 2)),
-                ]);
-                Ok(NextHop { addresses, ifindex: fib.ifindex })
-            }
-            BPF_FIB_LKUP_RET_NO_NEIGH => {
-                Ok(NextHop { addresses: packet.addresses().ok_or(Reason::Truncated)?, ifindex: 0 })
-            }
-            BPF_FIB_LKUP_RET_BLACKHOLE | BPF_FIB_LKUP_RET_UNREACHABLE | BPF_FIB_LKUP_RET_PROHIBIT => {
-                Err(Reason::NoRoute)
-            }
-            BPF_FIB_LKUP_RET_FRAG_NEEDED => Err(Reason::NeedsFragmentation),
-            _ => Err(Reason::NotForwarded),
+        ask(packet, fib, self.total_len)
+    }
+}
+
+/// Writes an address as the words that the kernel has it in.
+///
+/// # Safety
+/// `to` is valid for writing.
+#[inline(always)]
+unsafe fn copy(to: *mut [u32; 4], from: &Ipv6) {
+    let o = &from.octets;
+    for i in 0..4 {
+        let word = u32::from_ne_bytes([o[4 * i], o[4 * i + 1], o[4 * i + 2], o[4 * i + 3]]);
+        // Volatile, as in `Fib::zeroed`.
+        // SAFETY: one of the four words.
+        unsafe { to.cast::<u32>().add(i).write_volatile(word) };
+    }
+}
+
+/// Asks for the next hop of a packet of `total_len` octets.
+#[inline(always)]
+fn ask(packet: &Packet, fib: &mut bpf_fib_lookup, total_len: u16) -> Result<NextHop, Reason> {
+    fib.ifindex = packet.ingress_ifindex();
+    // SAFETY: context and struct are valid for the call, and the size is the struct's.
+    let result = unsafe { fib_lookup(packet.as_ptr().cast(), fib, size_of::<bpf_fib_lookup>() as i32, 0) };
+    if result < 0 {
+        return Err(Reason::NotForwarded);
+    }
+    // SAFETY: both fields of the union are 16-bit numbers; the kernel writes the MTU over the length that it was asked about.
+    let mtu = unsafe { fib.__bindgen_anon_1.mtu_result };
+    match result as u32 {
+        BPF_FIB_LKUP_RET_SUCCESS => {
+            // Volatile, in the halves that both are aligned for: the verifier allows no others on the stack.
+            let half = |octets: &[u8; 6], i: usize| {
+                // SAFETY: within the octets, which the struct has at an even offset.
+                unsafe { octets.as_ptr().cast::<u16>().add(i).read_volatile() as u32 }
+            };
+            let (d, s) = (&fib.dmac, &fib.smac);
+            // Joined in the machine's order, which is little-endian for this target.
+            let word = |low: u32, high: u32| high << 16 | low;
+            let addresses = Addresses([
+                word(half(d, 0), half(d, 1)),
+                word(half(d, 2), half(s, 0)),
+                word(half(s, 1), half(s, 2)),
+            ]);
+            // A kernel that does not say leaves the length; a packet that just fits is taken for such a one.
+            let mtu = if mtu == total_len { 0 } else { mtu };
+            Ok(NextHop { addresses, mtu, ifindex: fib.ifindex, sender: packet.forget::<3>(SENT) })
         }
+        BPF_FIB_LKUP_RET_NO_NEIGH => NextHop::of_kernel(packet, 0, UNRESOLVED),
+        BPF_FIB_LKUP_RET_FRAG_NEEDED => {
+            NextHop::of_kernel(packet, if mtu < total_len { mtu } else { 0 }, TOO_LONG)
+        }
+        BPF_FIB_LKUP_RET_BLACKHOLE | BPF_FIB_LKUP_RET_UNREACHABLE | BPF_FIB_LKUP_RET_PROHIBIT => {
+            Err(Reason::NoRoute)
+        }
+        _ => Err(Reason::NotForwarded),
     }
 }
 
 impl NextHop {
+    /// A packet that the kernel is to send.
+    #[inline(always)]
+    fn of_kernel(packet: &Packet, mtu: u16, sender: usize) -> Result<Self, Reason> {
+        let addresses = packet.addresses().ok_or(Reason::Truncated)?;
+        Ok(Self { addresses, mtu, ifindex: 0, sender: packet.forget::<3>(sender) })
+    }
+
+    /// Whether the packet is longer than the way out allows.
+    #[inline(always)]
+    pub fn is_too_long(&self) -> bool {
+        self.sender == TOO_LONG
+    }
+
+    /// Octets that the way out leaves for what has `overhead` octets in front; 0 when that is not known.
+    #[inline(always)]
+    pub fn room(&self, overhead: usize) -> usize {
+        (self.mtu as usize).saturating_sub(overhead)
+    }
+
     /// Sends the encapsulated packet, which has `addresses`: out of the interface that it came in on, or of another one.
     ///
     /// # Errors
-    /// [`Reason::NoNeighbour`] when the next hop is unresolved. The packet keeps its Ethernet addresses, so the kernel
-    /// takes it as a packet to be routed, asks for the neighbour, and sends this very packet on when it is found. Its source
-    /// is an address of ours, so this needs `accept_local` on the interface that it came in on (ip-sysctl).
+    /// [`Reason::NoNeighbour`] when the next hop is unresolved, and [`Reason::NeedsFragmentation`] when the packet is too
+    /// long. It keeps its Ethernet addresses, so the kernel takes it as a packet to be routed, and asks for the
+    /// neighbour or fragments it. Its source is an address of ours, so this needs `accept_local` on the interface that
+    /// it came in on (ip-sysctl).
     #[inline(always)]
     pub fn send(&self, packet: &Packet) -> Result<u32, Reason> {
-        if self.ifindex == 0 {
-            return Err(Reason::NoNeighbour);
+        match self.sender {
+            UNRESOLVED => return Err(Reason::NoNeighbour),
+            TOO_LONG => return Err(Reason::NeedsFragmentation),
+            _ => {}
         }
         if self.ifindex == packet.ingress_ifindex() {
             return Ok(xdp_action::XDP_TX);

@@ -1,7 +1,8 @@
 //! Choices that keep the packets of one flow together.
 
+use aya_ebpf::helpers::bpf_get_prandom_u32;
 use xdpchain_abi::{CUSTOMER_TUNNELS, Customer};
-use xdpchain_wire::{Octets, flow::symmetric_hash};
+use xdpchain_wire::{Octets, ethernet::ethertype, flow::symmetric_hash, ipv4};
 
 use crate::Inner;
 
@@ -9,6 +10,22 @@ use crate::Inner;
 #[inline(always)]
 pub fn entropy<O: Octets + ?Sized>(packet: &O, inner: &Inner) -> u32 {
     symmetric_hash(packet, inner.ethertype, inner.offset).unwrap_or(0)
+}
+
+/// An identification, not 0, for an outer packet that may be fragmented around `inner`, whose flow has this `entropy`.
+///
+/// An IPv4 flow numbers its packets already, so that none of it meets another one again soon (RFC 6864, 5.3); flows that
+/// number alike are told apart by the entropy.
+#[inline(always)]
+pub fn fragment_id<O: Octets + ?Sized>(packet: &O, inner: &Inner, entropy: u32) -> u16 {
+    let id = match packet.at(inner.offset) {
+        Some(header) if inner.ethertype == ethertype::IPV4 => {
+            ipv4::View(header).id().wrapping_add(entropy as u16)
+        }
+        // SAFETY: takes nothing.
+        _ => unsafe { bpf_get_prandom_u32() as u16 },
+    };
+    id.max(1)
 }
 
 /// The tunnel that `customer`'s flow of this `hash` takes: the one that scores highest with it (rendezvous hashing), so

@@ -18,6 +18,12 @@ pub mod v4 {
     pub const ECHO_REQUEST: u8 = 8;
     /// Time exceeded.
     pub const TIME_EXCEEDED: u8 = 11;
+
+    /// Whether a message of this type asks or answers something, and so is none about another packet (RFC 1122, 3.2.2).
+    #[inline(always)]
+    pub const fn is_query(kind: u8) -> bool {
+        matches!(kind, ECHO_REPLY | ECHO_REQUEST | 9 | 10 | 13..=18)
+    }
 }
 
 /// Message types of ICMPv6.
@@ -63,6 +69,12 @@ impl View<'_> {
     #[inline(always)]
     pub fn checksum(self) -> u16 {
         u16_at(self.0, 2)
+    }
+
+    /// Whether it is ICMP's fragmentation needed (RFC 1191).
+    #[inline(always)]
+    pub fn is_fragmentation_needed(self) -> bool {
+        self.message_type() == v4::UNREACHABLE && self.code() == v4::FRAGMENTATION_NEEDED
     }
 
     /// The four octets whose meaning the type decides.

@@ -187,6 +187,16 @@ impl Repr {
     }
 }
 
+/// Changes the TOS octet and corrects the checksum, also one of a header with options.
+#[inline(always)]
+pub fn set_tos(octets: &mut [u8; LEN], tos: u8) {
+    let old = u16_at(octets, 0);
+    let new = old & 0xff00 | tos as u16;
+    octets[1] = tos;
+    let checksum = checksum::update(u16_at(octets, 10), old, new);
+    put_u16(octets, 10, checksum);
+}
+
 /// Takes one hop off the TTL and corrects the checksum, also one of a header with options. The TTL must not be 0.
 #[inline(always)]
 pub fn decrement_ttl(octets: &mut [u8; LEN]) {

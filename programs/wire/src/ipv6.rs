@@ -10,6 +10,8 @@ use crate::{
 
 /// Octets of the header without extension headers.
 pub const LEN: usize = 40;
+/// Octets of the longest packet that every link takes (RFC 8200, 5).
+pub const MIN_MTU: usize = 1280;
 /// Extension headers that [`UpperLayer::parse`] walks at most.
 pub const MAX_EXTENSIONS: usize = 6;
 
@@ -115,6 +117,13 @@ impl Repr {
         put(octets, 8, self.source.octets);
         put(octets, 24, self.destination.octets);
     }
+}
+
+/// Changes the traffic class.
+#[inline(always)]
+pub fn set_traffic_class(octets: &mut [u8; LEN], class: u8) {
+    octets[0] = octets[0] & 0xf0 | class >> 4;
+    octets[1] = octets[1] & 0x0f | class << 4;
 }
 
 /// Takes one hop off the hop limit, which must not be 0.

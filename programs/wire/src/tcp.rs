@@ -1,6 +1,9 @@
 //! TCP headers (RFC 9293).
 
-use crate::bytes::{put_u16, put_u32, u16_at, u32_at};
+use crate::{
+    Octets,
+    bytes::{put_u16, put_u32, u16_at, u32_at},
+};
 
 /// Octets of the header without options.
 pub const LEN: usize = 20;
@@ -142,4 +145,51 @@ impl Repr {
         put_u16(octets, 16, self.checksum);
         put_u16(octets, 18, self.urgent);
     }
+}
+
+/// One step over the options of a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Another option begins at this offset, or the options end there.
+    Next(usize),
+    /// The maximum segment size stands at this offset, in two octets.
+    Mss(usize),
+    /// There are no more options, or what follows is none.
+    End,
+}
+
+impl Step {
+    /// Looks at the option at `at`. The header ends at `end`; both are offsets from the start of the frame.
+    #[inline(always)]
+    pub fn over<O: Octets + ?Sized>(packet: &O, at: usize, end: usize) -> Self {
+        Self::find(packet, at, end).unwrap_or(Self::End)
+    }
+
+    #[inline(always)]
+    fn find<O: Octets + ?Sized>(packet: &O, at: usize, end: usize) -> Option<Self> {
+        if at >= end {
+            return None;
+        }
+        match packet.at::<1>(at)?[0] {
+            option::END => None,
+            option::NOTHING => Some(Self::Next(at + 1)),
+            kind => {
+                let len = packet.at::<1>(at + 1)?[0] as usize;
+                if len < 2 || at + len > end {
+                    return None;
+                }
+                Some(if kind == option::MSS && len == 4 { Self::Mss(at + 2) } else { Self::Next(at + len) })
+            }
+        }
+    }
+}
+
+/// Kinds of options.
+pub mod option {
+    /// No more options.
+    pub const END: u8 = 0;
+    /// An octet without meaning.
+    pub const NOTHING: u8 = 1;
+    /// Maximum segment size.
+    pub const MSS: u8 = 2;
 }

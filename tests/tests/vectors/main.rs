@@ -33,6 +33,10 @@
 //! | access0, 02:00:00:00:01:01 | 192.0.2.1/24 | 192.0.2.2 at 02:00:00:00:01:02 | 198.51.100.0/24 via 192.0.2.2 |
 //! | cloud0, 02:00:00:00:02:01 | 203.0.113.1/24 | 203.0.113.2 at 02:00:00:00:02:02 | 233.252.0.0/24 via 203.0.113.2 |
 //!
+//! In IPv6 the same, with 2001:db8:a::, 2001:db8:64::, 2001:db8:cb:: and 2001:db8:e9:: in place of 192.0.2.0, 198.51.100.0,
+//! 203.0.113.0 and 233.252.0.0. The ways to 198.51.100.128/25 and 233.252.0.128/25 take 600 octets, those to
+//! 2001:db8:64::80/121 and 2001:db8:e9::80/121 take 1280.
+//!
 //! The link-layer addresses of 192.0.2.99 and 203.0.113.99 are not known; 198.51.100.66 is unreachable. Prohibited is everything
 //! from 192.0.2.66 and 203.0.113.66, and everything with TOS 0x04, by rules in front of the table.
 //! Objects are taken from `XDPCHAIN_EBPF_DIR`, else from `ebpf` in cargo's target folder.
@@ -115,9 +119,26 @@ fn network() -> Netns {
         "rule add from 192.0.2.66 prohibit",
         "rule add from 203.0.113.66 prohibit",
         "rule add tos 0x04 prohibit",
+        "route add 198.51.100.128/25 via 192.0.2.2 mtu lock 600",
+        "route add 233.252.0.128/25 via 203.0.113.2 mtu lock 600",
+        "-6 addr add 2001:db8:a::1/64 dev access0 nodad",
+        "-6 addr add 2001:db8:cb::1/64 dev cloud0 nodad",
+        "-6 neigh replace 2001:db8:a::2 lladdr 02:00:00:00:01:02 dev access0 nud permanent",
+        "-6 neigh replace 2001:db8:cb::2 lladdr 02:00:00:00:02:02 dev cloud0 nud permanent",
+        "-6 route add 2001:db8:64::/64 via 2001:db8:a::2",
+        "-6 route add unreachable 2001:db8:64::42/128",
+        "-6 route add 2001:db8:e9::/64 via 2001:db8:cb::2",
+        "-6 route add 2001:db8:64::80/121 via 2001:db8:a::2 mtu lock 1280",
+        "-6 route add 2001:db8:e9::80/121 via 2001:db8:cb::2 mtu lock 1280",
+        "-6 rule add from 2001:db8:a::42 prohibit",
+        "-6 rule add from 2001:db8:cb::42 prohibit",
+        "-6 rule add tos 0x04 prohibit",
     ] {
         ns.ip(command);
     }
-    ns.run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1")).expect("a namespace can be a router");
+    for family in ["ipv4/conf", "ipv6/conf"] {
+        ns.run(|| fs::write(format!("/proc/sys/net/{family}/all/forwarding"), "1"))
+            .expect("a namespace can be a router");
+    }
     ns
 }

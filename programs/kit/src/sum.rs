@@ -1,23 +1,21 @@
-//! The GRE checksum over a whole packet.
+//! The Internet checksum over what follows a header, however long it is.
 
 use aya_ebpf::helpers::bpf_csum_diff;
-use xdpchain_kit::Packet;
-use xdpchain_wire::Octets as _;
+use xdpchain_wire::{Octets as _, checksum::Sum, protocol};
+
+use crate::Packet;
 
 /// Octets that one call of the kernel's helper sums: the most that kernels before 6.13 take.
 const CHUNK: usize = 512;
-/// Chunks of the longest packet that is verified, 10 KiB: more than a jumbo frame.
+/// Chunks of the longest sum.
 const CHUNKS: usize = 20;
+/// Octets of the longest packet that is summed: more than a jumbo frame.
+pub const MAX_SUMMED: usize = CHUNK * CHUNKS;
 
-/// Whether the ones' complement sum over the GRE header at `start` and all that follows until `end` is right
-/// (RFC 2784, 2.5). Packets longer than 10 KiB are not.
+/// The ones' complement sum over the octets from `start` to `end`; `0xffff` when they contain a right checksum. `None` when
+/// they are more than [`MAX_SUMMED`], or do not lie within the packet.
 #[inline(always)]
-pub(crate) fn is_right(packet: &Packet, start: usize, end: usize) -> bool {
-    sum(packet, start, end).is_some_and(|sum| sum == 0xffff)
-}
-
-#[inline(always)]
-fn sum(packet: &Packet, start: usize, end: usize) -> Option<u16> {
+pub fn sum(packet: &Packet, start: usize, end: usize) -> Option<u16> {
     let len = end - start;
     let chunks = len / CHUNK;
     if chunks > CHUNKS {
@@ -41,7 +39,6 @@ fn sum(packet: &Packet, start: usize, end: usize) -> Option<u16> {
         };
     }
     rest!(256 128 64 32 16 8 4);
-    // The kernel sums in the machine's order; a ones' complement sum is right in either (RFC 1071, 2 (B)).
     let mut total = sum as u64;
     if len & 2 != 0 {
         total += u16::from_ne_bytes(*packet.at(at)?) as u64;
@@ -54,7 +51,34 @@ fn sum(packet: &Packet, start: usize, end: usize) -> Option<u16> {
     for _ in 0..4 {
         total = (total & 0xffff) + (total >> 16);
     }
-    Some(total as u16)
+    // The kernel sums in the machine's order; a ones' complement sum is right in either (RFC 1071, 2 (B)).
+    Some(u16::from_be(total as u16))
+}
+
+/// The sum over the 512 octets at `start`.
+#[inline(always)]
+pub(crate) fn sum_512(packet: &Packet, start: usize) -> Option<u16> {
+    let mut total = add::<CHUNK>(packet, start, 0)? as u64;
+    for _ in 0..3 {
+        total = (total & 0xffff) + (total >> 16);
+    }
+    Some(u16::from_be(total as u16))
+}
+
+/// The sum over the UDP datagram from `transport` to `end` and its pseudo-header, made of the IP header at `network`:
+/// `0xffff` when the datagram's checksum is right. `None` as for [`sum`].
+#[inline(always)]
+pub fn udp_sum(packet: &Packet, network: usize, transport: usize, end: usize) -> Option<u16> {
+    let sum = Sum::new()
+        .word(sum(packet, transport, end)?)
+        .word(protocol::UDP as u16)
+        .word((end - transport) as u16);
+    let sum = if packet.at::<1>(network)?[0] & 0x20 == 0 {
+        sum.array::<8>(packet.at(network + 12)?)
+    } else {
+        sum.array::<32>(packet.at(network + 8)?)
+    };
+    Some(sum.folded())
 }
 
 /// Adds the `N` octets at `offset` to a sum; `N` is a multiple of 4.

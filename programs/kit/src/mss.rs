@@ -1,0 +1,88 @@
+//! The maximum segment size of TCP, lowered to what tunnels take.
+
+use xdpchain_abi::EncapConfig;
+use xdpchain_wire::{Octets, OctetsMut, checksum, ethernet::ethertype, ipv4, ipv6, protocol, tcp};
+
+use crate::{Inner, NextHop, Packet};
+
+/// Options that are looked at; a header has room for 40 of one octet.
+const MAX_OPTIONS: usize = 40;
+
+/// Whether the inner packet opens a TCP connection: its sender says what it takes (RFC 9293, 3.7.1). Of a fragment, and of
+/// IPv6 with extension headers, that is not asked.
+#[inline(always)]
+pub fn is_syn<O: Octets + ?Sized>(packet: &O, inner: &Inner) -> bool {
+    header(packet, inner.ethertype, inner.offset)
+        .and_then(|tcp| packet.at::<1>(tcp + 13))
+        .is_some_and(|flags| flags[0] & tcp::flags::SYN != 0)
+}
+
+/// Where the TCP header of the IP packet of type `ethertype` at `offset` begins.
+#[inline(always)]
+fn header<O: Octets + ?Sized>(packet: &O, ethertype: u16, offset: usize) -> Option<usize> {
+    if ethertype == ethertype::IPV4 {
+        let view = ipv4::View(packet.at(offset)?);
+        (view.protocol() == protocol::TCP && !view.is_fragment()).then(|| offset + view.header_len())
+    } else {
+        let view = ipv6::View(packet.at(offset)?);
+        (view.next_header() == protocol::TCP).then_some(offset + ipv6::LEN)
+    }
+}
+
+/// Octets of the longest inner packet that a connection which is opened now may count on, with `overhead` octets in front
+/// on the way to `next_hop`; 0 when its MSS is to be left alone.
+#[inline(always)]
+pub fn mss_mtu(config: Option<&EncapConfig>, next_hop: &NextHop, overhead: usize) -> usize {
+    let most = config.map_or(0, |config| config.mss_clamp as usize);
+    match next_hop.room(overhead) {
+        room if room != 0 && room < most => room,
+        _ => most,
+    }
+}
+
+/// Lowers the maximum segment size in the SYN of type `ethertype` at `offset` so that a packet with so much fits in `mtu`
+/// octets, and corrects the checksum. What is lower, or does not say, stays: without the option segments are small anyway
+/// (RFC 9293, 3.7.1).
+#[inline(always)]
+pub fn clamp_mss(packet: &mut Packet, ethertype: u16, offset: usize, mtu: usize) -> Option<()> {
+    let headers = tcp::LEN + if ethertype == ethertype::IPV4 { ipv4::LEN } else { ipv6::LEN };
+    let limit = mtu.checked_sub(headers)? as u16;
+    let start = packet.forget::<0x7f>(header(packet, ethertype, offset)?);
+    let len = tcp::View(packet.at(start)?).header_len();
+    if len < tcp::LEN {
+        return None;
+    }
+    let end = packet.forget::<0xff>(start + len);
+    let mut at = packet.forget::<0xff>(start + tcp::LEN);
+    for _ in 0..MAX_OPTIONS {
+        match tcp::Step::over(packet, at, end) {
+            tcp::Step::Next(next) => at = packet.forget::<0xff>(next),
+            tcp::Step::Mss(mss) => {
+                lower(packet, start, mss, limit)?;
+                break;
+            }
+            tcp::Step::End => break,
+        }
+    }
+    Some(())
+}
+
+/// Makes the number at `at`, in the TCP header at `start`, no larger than `limit`.
+#[inline(always)]
+fn lower(packet: &mut Packet, start: usize, at: usize, limit: u16) -> Option<()> {
+    let field: &mut [u8; 2] = packet.at_mut(at)?;
+    let mut old = u16::from_be_bytes(*field);
+    if old <= limit {
+        return Some(());
+    }
+    *field = limit.to_be_bytes();
+    let mut new = limit;
+    // The checksum is a sum of words that begin at even octets of the segment.
+    if (at - start) & 1 != 0 {
+        old = old.swap_bytes();
+        new = new.swap_bytes();
+    }
+    let field: &mut [u8; 2] = packet.at_mut(start + 16)?;
+    *field = checksum::update(u16::from_be_bytes(*field), old, new).to_be_bytes();
+    Some(())
+}
