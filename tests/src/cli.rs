@@ -169,6 +169,8 @@ pub mod object {
         DROPPING = "dropping.o";
         /// Stamps packets, and checks the stamp: programs stamp1 to stamp8 and check1 to check8.
         MARKS = "marks.o";
+        /// Begins the packet context as its map `wanted` says.
+        PRESET = "preset.o";
         /// Two XDP programs.
         TWO = "two.o";
         /// No XDP program.

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
 use xdpchain_abi::{Address6, DownlinkSession, Ipv4, Reason, peer_flags, session_flags};
-use xdpchain_kit::{Inner, MAX_SUMMED, NextHop, Packet, Route, Route6, udp_sum};
+use xdpchain_kit::{Inner, MAX_SUMMED, NextHop, Packet, Route, Route6, opaque, udp_sum};
 use xdpchain_wire::{
     OctetsMut as _,
     ethernet::{self, ethertype},
@@ -23,8 +23,10 @@ pub(crate) struct Outer<'a> {
     total_len: u16,
     /// TOS octet or traffic class.
     tos: u8,
-    /// Our address and the peer's when they are IPv6.
-    addresses: Option<(&'a Address6, &'a Address6)>,
+    /// Our address when it is IPv6; [`opaque`], as is the peer's.
+    local: Option<&'a Address6>,
+    /// The peer's address when it is IPv6.
+    peer: Option<&'a Address6>,
 }
 
 impl<'a> Outer<'a> {
@@ -54,7 +56,13 @@ impl<'a> Outer<'a> {
                 tos,
                 total_len,
             };
-            return Ok(Self { next_hop: route.next_hop(packet)?, total_len, tos, addresses: None });
+            return Ok(Self {
+                next_hop: route.next_hop(packet)?,
+                total_len,
+                tos,
+                local: opaque(None),
+                peer: opaque(None),
+            });
         }
         let total_len = inner.outer_len(ipv6::LEN + overhead)?;
         // SAFETY: nothing here changes the map, and what user space replaces meanwhile is an address all the same.
@@ -67,23 +75,29 @@ impl<'a> Outer<'a> {
             tos,
             total_len,
         };
-        Ok(Self { next_hop: route.next_hop(packet)?, total_len, tos, addresses: Some((local, peer)) })
+        Ok(Self {
+            next_hop: route.next_hop(packet)?,
+            total_len,
+            tos,
+            local: opaque(Some(local)),
+            peer: opaque(Some(peer)),
+        })
     }
 
     /// Octets of the header.
     #[inline(always)]
     pub(crate) fn ip_len(&self) -> usize {
-        if self.addresses.is_some() { ipv6::LEN } else { ipv4::LEN }
+        if self.peer.is_some() { ipv6::LEN } else { ipv4::LEN }
     }
 
     /// Whether the packet neither fits the way out nor may be fragmented on it. No router fragments IPv6, and what is not
     /// summed in time for the outer checksum does not fit either.
     #[inline(always)]
     pub(crate) fn is_too_long(&self, packet: &Packet, inner: &Inner) -> bool {
-        if self.addresses.is_some() && self.total_len as usize > MAX_SUMMED {
+        if self.peer.is_some() && self.total_len as usize > MAX_SUMMED {
             return true;
         }
-        self.next_hop.is_too_long() && (self.addresses.is_some() || !inner.may_be_fragmented(packet))
+        self.next_hop.is_too_long() && (self.peer.is_some() || !inner.may_be_fragmented(packet))
     }
 
     /// Writes the Ethernet and the IP header; with DF when `id` is 0.
@@ -92,9 +106,8 @@ impl<'a> Outer<'a> {
     /// [`Reason::Headroom`] when the frame is shorter, which it is not.
     #[inline(always)]
     pub(crate) fn emit(&self, packet: &mut Packet, session: &DownlinkSession, id: u16) -> Result<(), Reason> {
-        let ethertype = if self.addresses.is_some() { ethertype::IPV6 } else { ethertype::IPV4 };
-        packet.put_ethernet(&self.next_hop.addresses, ethertype).ok_or(Reason::Headroom)?;
-        let Some((local, peer)) = self.addresses else {
+        let (Some(local), Some(peer)) = (self.local, self.peer) else {
+            packet.put_ethernet(&self.next_hop.addresses, ethertype::IPV4).ok_or(Reason::Headroom)?;
             let ip = ipv4::Repr {
                 tos: self.tos,
                 total_len: self.total_len,
@@ -109,6 +122,7 @@ impl<'a> Outer<'a> {
             ip.emit(packet.at_mut(ethernet::LEN).ok_or(Reason::Headroom)?);
             return Ok(());
         };
+        packet.put_ethernet(&self.next_hop.addresses, ethertype::IPV6).ok_or(Reason::Headroom)?;
         let ip = ipv6::Repr {
             traffic_class: self.tos,
             flow_label: 0,
@@ -128,7 +142,7 @@ impl<'a> Outer<'a> {
     /// [`Reason::Headroom`] when the packet is not as long as it was made, which it is.
     #[inline(always)]
     pub(crate) fn sum(&self, packet: &mut Packet, transport: usize) -> Result<(), Reason> {
-        let Some((_, peer)) = self.addresses else { return Ok(()) };
+        let Some(peer) = self.peer else { return Ok(()) };
         if peer.flags & peer_flags::ZERO_CHECKSUM != 0 {
             return Ok(());
         }

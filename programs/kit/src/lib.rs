@@ -22,7 +22,7 @@ pub use counter::atomic_add;
 pub use ecn::{decapsulated_tos, set_tos};
 pub use inner::{Inner, decrement_ttl};
 pub use mss::{clamp_mss, is_syn, mss_mtu};
-pub use packet::{Addresses, Packet, Tags};
+pub use packet::{Addresses, Packet, Tags, opaque};
 pub use policy::fate;
 pub use remembered::Remembered;
 pub use route::{NextHop, Route, Route6};
@@ -30,11 +30,11 @@ pub use sum::{MAX_SUMMED, sum, udp_sum};
 pub use too_big::{Told, TooBig};
 pub use tunnel::{choose, entropy, fragment_id};
 
-/// `value`, a small number of which the verifier is not to know how it came about. `pointer` is any one that it knows.
+/// `value`, a number below 256 of which the verifier is not to know how it came about. `pointer` is any one that it knows.
 #[doc(hidden)]
 #[inline(always)]
 pub fn forget<T>(pointer: *const T, value: usize) -> usize {
-    packet::unknown(pointer as usize, value)
+    packet::unknown::<0xff>(pointer as usize, value)
 }
 
 #[doc(hidden)]

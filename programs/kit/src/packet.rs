@@ -119,7 +119,7 @@ impl Packet {
     #[inline(always)]
     pub fn forget<const MASK: usize>(&self, offset: usize) -> usize {
         const { assert!((MASK + 1).is_power_of_two() && MASK <= MAX_OFFSET) };
-        unknown(self.start(), offset) & MASK
+        unknown::<MASK>(self.start(), offset) & MASK
     }
 
     /// The tags that a packet which leaves its tunnel gets by `policy`, one of [`tags`]. `network` is where its outer IP
@@ -280,23 +280,26 @@ fn opaque_sum(start: usize, offset: usize) -> usize {
     core::hint::black_box(start + offset)
 }
 
-/// `value`, of which the verifier is not to know how it came about.
+/// `value`, which is no larger than `MASK`, a power of 2 less 1; of which the verifier is not to know how it came about.
 ///
-/// The difference of two pointers into one buffer, `base` and `base + value`, may be any number to it. `value` must be
-/// known to it as bounded, and small.
+/// The difference of two pointers into one buffer, `base` and `base + value`, may be any number to it. The verifier has to know
+/// the bounds of `value`, and before 5.16 it forgets those of what was on the stack; so they are told here.
 #[inline(always)]
-pub(crate) fn unknown(base: usize, value: usize) -> usize {
+pub(crate) fn unknown<const MASK: usize>(base: usize, value: usize) -> usize {
     #[cfg(target_arch = "bpf")]
     {
         let mut difference = value;
-        // SAFETY: adds one register to another, subtracts it again, and touches nothing else.
+        // SAFETY: masks one register, adds another to it, subtracts that again, and touches nothing else.
         unsafe {
-            core::arch::asm!("{0} += {1}", "{0} -= {1}", inout(reg) difference, in(reg) base, options(pure, nomem, nostack));
+            core::arch::asm!(
+                "{0} &= {2}", "{0} += {1}", "{0} -= {1}",
+                inout(reg) difference, in(reg) base, const MASK, options(pure, nomem, nostack)
+            );
         }
         difference
     }
     #[cfg(not(target_arch = "bpf"))]
-    core::hint::black_box(value.wrapping_add(base).wrapping_sub(base))
+    core::hint::black_box(value.wrapping_add(base).wrapping_sub(base) & MASK)
 }
 
 /// `end - start`, of which the compiler is not to know that it is a difference.
@@ -313,6 +316,24 @@ fn opaque_difference(end: usize, start: usize) -> usize {
     }
     #[cfg(not(target_arch = "bpf"))]
     core::hint::black_box(end - start)
+}
+
+/// `value`, of which the compiler is not to know whether it is there.
+///
+/// What it knows by another number it would ask of that, and the verifier, which does not know how the two belong together,
+/// would follow the wrong way: to it only the pointer tells.
+#[inline(always)]
+pub fn opaque<T>(value: Option<&T>) -> Option<&T> {
+    let pointer = value.map_or(core::ptr::null(), core::ptr::from_ref);
+    #[cfg(target_arch = "bpf")]
+    let pointer = {
+        let mut pointer = pointer as usize;
+        // SAFETY: moves a register to itself and touches nothing else.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) pointer, options(pure, nomem, nostack)) };
+        pointer as *const T
+    };
+    // SAFETY: null, or the reference that it was.
+    unsafe { pointer.as_ref() }
 }
 
 /// `word`, of which the compiler is not to know that it is put together from octets.

@@ -112,6 +112,59 @@ proptest! {
     }
 
     #[test]
+    fn the_maximum_segment_size_is_found_where_it_is(options in prop::collection::vec(0u8..6, 0..40), mss: u16) {
+        let mut header = vec![0; tcp::LEN];
+        let mut place = None;
+        for option in options {
+            let octets: &[u8] = match option {
+                0 => &[1],
+                1 => &[3, 3, 7],
+                2 => &[4, 2],
+                3 => &[2, 4, mss.to_be_bytes()[0], mss.to_be_bytes()[1]],
+                4 => &[8, 10, 0, 0, 0, 1, 0, 0, 0, 2],
+                _ => &[30, 2],
+            };
+            if header.len() + octets.len() > 60 {
+                break;
+            }
+            if option == 3 && place.is_none() {
+                place = Some(header.len() + 2);
+            }
+            header.extend(octets);
+        }
+        header.resize(header.len().next_multiple_of(4), 0);
+        header[12] = (header.len() as u8 / 4) << 4;
+        let read = etherparse::TcpHeaderSlice::from_slice(&header).expect("it is whole");
+        let theirs = read.options_iterator().find_map(|option| match option {
+            Ok(etherparse::TcpOptionElement::MaximumSegmentSize(mss)) => Some(mss),
+            _ => None,
+        });
+        let mut at = tcp::LEN;
+        let found = loop {
+            match tcp::Step::over(&header[..], at, header.len()) {
+                tcp::Step::Next(next) => at = next,
+                tcp::Step::Mss(place) => break Some(place),
+                tcp::Step::End => break None,
+            }
+        };
+        prop_assert_eq!(found, place);
+        // They stop at an option that they do not know.
+        if let (Some(theirs), Some(place)) = (theirs, found) {
+            prop_assert_eq!(theirs.to_be_bytes(), [header[place], header[place + 1]]);
+        }
+        prop_assert!(theirs.is_none() || found.is_some());
+    }
+
+    #[test]
+    fn options_of_any_octets_end(header: [u8; 60], end in 0usize..80) {
+        let mut at = tcp::LEN;
+        while let tcp::Step::Next(next) = tcp::Step::over(&header[..], at, end) {
+            prop_assert!(next > at && next <= end.max(at + 1));
+            at = next;
+        }
+    }
+
+    #[test]
     fn icmp_headers_are_the_same_octets(octets: [u8; 8]) {
         let mut octets = octets;
         // Types whose header etherparse keeps as it is.

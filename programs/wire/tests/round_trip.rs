@@ -249,3 +249,24 @@ fn an_extension_that_must_be_understood_is_told_from_one_that_need_not_be() {
     assert_eq!(walk(0xff), Err(gtpu::Error::NotSupported));
     assert_eq!(walk(0x81), Err(gtpu::Error::NotSupported));
 }
+
+proptest! {
+    #[test]
+    fn another_tos_changes_nothing_else(header in ipv4_header(), tos: u8) {
+        let mut octets = [0; ipv4::LEN];
+        header.emit(&mut octets);
+        ipv4::set_tos(&mut octets, tos);
+        prop_assert_eq!(ipv4::Repr::parse(&octets), Some(ipv4::Repr { tos, ..header }));
+        // All octets zero have two checksums; a header with an address never is.
+        prop_assert!(ipv4::View(&octets).checksum_is_right());
+    }
+
+    #[test]
+    fn another_traffic_class_changes_nothing_else(noise: [u8; ipv6::LEN], class: u8) {
+        let mut octets = noise;
+        octets[0] = 0x60 | octets[0] & 0x0f;
+        let before = ipv6::Repr::parse(&octets).expect("its version is 6");
+        ipv6::set_traffic_class(&mut octets, class);
+        prop_assert_eq!(ipv6::Repr::parse(&octets), Some(ipv6::Repr { traffic_class: class, ..before }));
+    }
+}

@@ -1,4 +1,5 @@
-//! Packet vectors: each file of `tests/fixtures` is one packet through one program, alone, by `BPF_PROG_TEST_RUN`.
+//! Packet vectors: each file of `tests/fixtures` is one packet through one program by `BPF_PROG_TEST_RUN`: alone, and as a slot of
+//! a chain of each engine that composes.
 //!
 //! A file is named after the row of the conformance table that it is about, for rows of both directions also after the
 //! program, and says:
@@ -42,6 +43,7 @@
 //! Objects are taken from `XDPCHAIN_EBPF_DIR`, else from `ebpf` in cargo's target folder.
 #![forbid(unsafe_code)]
 
+mod chains;
 mod layout;
 mod maps;
 mod run;
@@ -52,13 +54,16 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use xdpchain_golden::Fixture;
 use xdpchain_tests::{Netns, kernel, veth};
 
+use self::chains::Chains;
+
 fn main() {
     let arguments = Arguments::from_args();
     let fixtures = fixtures();
     // Listing needs no namespace, and so no root.
     let network = (!arguments.list).then(|| Arc::new(network()));
+    let chains = Arc::new(Chains::default());
     let trials = fixtures.into_iter().map(|(name, text)| {
-        let network = network.clone();
+        let (network, chains) = (network.clone(), chains.clone());
         let skipped = name.clone();
         Trial::test(name, move || {
             let network = network.ok_or("listed only")?;
@@ -75,7 +80,8 @@ fn main() {
                 kernel::lacks(&skipped, "room for more than 32 octets of metadata in test runs");
                 return Ok(());
             }
-            network.run(|| run::run(&network, &fixture)).map_err(Failed::from)
+            let run = || run::run(&network, &fixture).and_then(|()| chains.run(&network, &fixture));
+            network.run(run).map_err(Failed::from)
         })
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());

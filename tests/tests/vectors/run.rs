@@ -1,4 +1,4 @@
-//! One fixture through the kernel.
+//! One fixture through its program alone.
 
 use std::{os::fd::AsFd as _, path::PathBuf};
 
@@ -8,13 +8,13 @@ use aya::{
     programs::{TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
-use xdpchain_abi::{CONTEXT_MAP, Fate, PacketContext, REASON_MAP, REASONS, Reason};
+use xdpchain_abi::{AclRule, CONTEXT_MAP, Fate, PacketContext, REASON_MAP, REASONS, Reason};
 use xdpchain_golden::{Entry, Fixture, difference, verdict_name};
 use xdpchain_tests::{Netns, cli::target_dir};
 
 use crate::{layout, maps};
 
-const CONTEXT: usize = size_of::<PacketContext>();
+pub(crate) const CONTEXT: usize = size_of::<PacketContext>();
 /// `XDP_PACKET_HEADROOM`, less the `struct xdp_frame` that the kernel keeps at its start.
 const HEADROOM: u32 = 256 - 40;
 /// Octets of a packet buffer of the kernel's test run.
@@ -29,11 +29,7 @@ pub(crate) fn run(ns: &Netns, fixture: &Fixture) -> Result<(), String> {
         .map_max_entries("sessions", 1024)
         .load_file(&object)
         .map_err(|e| format!("`{}`: {}\nhelp: cargo xtask build", object.display(), chain(&e)))?;
-    let before = {
-        let mut octets = Vec::new();
-        layout::overlay("PacketContext", &mut octets, &fixture.context)?;
-        <[u8; CONTEXT]>::try_from(octets).map_err(|_| "the layout of PacketContext is out of date")?
-    };
+    let before = context_before(fixture)?;
     set_context(&mut ebpf, before)?;
     for (of, entries) in &fixture.maps {
         let (key, value) = layout::types(name, of)?;
@@ -68,8 +64,8 @@ pub(crate) fn run(ns: &Netns, fixture: &Fixture) -> Result<(), String> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
-/// Compiles the rules of a fixture of `acl`, as the binary does when they are written.
-fn compile(ebpf: &Ebpf, entries: &[Entry]) -> Result<(), String> {
+/// The rules of a fixture of `acl`.
+pub(crate) fn rules(entries: &[Entry]) -> Result<Vec<(u32, AclRule)>, String> {
     let (key, value) = layout::types("acl", "rules")?;
     let mut rules = Vec::new();
     for entry in entries {
@@ -77,6 +73,12 @@ fn compile(ebpf: &Ebpf, entries: &[Entry]) -> Result<(), String> {
         let rule = xdpchain_acl::rule(&layout::encode(value, &entry.value)?);
         rules.push((u32::from_ne_bytes(key), rule.ok_or("the layout of AclRule is out of date")?));
     }
+    Ok(rules)
+}
+
+/// Compiles the rules of a fixture of `acl`, as the binary does when they are written.
+fn compile(ebpf: &Ebpf, entries: &[Entry]) -> Result<(), String> {
+    let rules = rules(entries)?;
     let Some(Map::ArrayOfMaps(map)) = ebpf.map("rules_compiled") else {
         return Err("the object has no map `rules_compiled`".to_owned());
     };
@@ -85,7 +87,7 @@ fn compile(ebpf: &Ebpf, entries: &[Entry]) -> Result<(), String> {
 }
 
 /// Where the objects are.
-fn objects() -> PathBuf {
+pub(crate) fn objects() -> PathBuf {
     std::env::var_os("XDPCHAIN_EBPF_DIR").map_or_else(|| target_dir().join("ebpf"), PathBuf::from)
 }
 
@@ -96,12 +98,7 @@ fn send(ns: &Netns, fixture: &Fixture, name: &str, ebpf: &mut Ebpf) -> Result<(S
     let program: &mut Xdp = program.try_into().map_err(|e| format!("`{entry}`: {e}"))?;
     program.load().map_err(|e| format!("`{entry}`: {}", chain(&e)))?;
     let packet = fixture.input().map_err(|error| error.to_string())?;
-    // Metadata in front of the packet is what takes headroom away.
-    let metadata = match fixture.headroom {
-        Some(room) if room <= HEADROOM && room % 4 == 0 => (HEADROOM - room) as usize,
-        Some(room) => return Err(format!("`headroom` must be a multiple of 4 up to {HEADROOM}, not {room}")),
-        None => 0,
-    };
+    let metadata = metadata(fixture)?;
     let mut input = vec![0; metadata];
     input.extend(&packet);
     let mut ctx_in = Vec::new();
@@ -125,6 +122,38 @@ fn send(ns: &Netns, fixture: &Fixture, name: &str, ebpf: &mut Ebpf) -> Result<(S
     Ok((verdict_name(result.return_value), output.split_off(metadata.min(output.len()))))
 }
 
+/// The packet context before the program.
+pub(crate) fn context_before(fixture: &Fixture) -> Result<[u8; CONTEXT], String> {
+    let mut octets = Vec::new();
+    layout::overlay("PacketContext", &mut octets, &fixture.context)?;
+    octets.try_into().map_err(|_| "the layout of PacketContext is out of date".to_owned())
+}
+
+/// The packet context that is to be left.
+pub(crate) fn context_after(
+    fixture: &Fixture,
+    before: [u8; CONTEXT],
+    reason: Option<Reason>,
+) -> Result<Vec<u8>, String> {
+    let mut expected = before.to_vec();
+    if let Some(reason) = reason.filter(|reason| reason.fate() != Fate::Noted) {
+        let mut fields = serde_json::Map::new();
+        fields.insert("reason".to_owned(), reason.name().into());
+        layout::overlay("PacketContext", &mut expected, &fields)?;
+    }
+    layout::overlay("PacketContext", &mut expected, &fixture.expect.context)?;
+    Ok(expected)
+}
+
+/// The octets of metadata that leave a packet of the fixture no more headroom than it asks for.
+pub(crate) fn metadata(fixture: &Fixture) -> Result<usize, String> {
+    match fixture.headroom {
+        Some(room) if room <= HEADROOM && room % 4 == 0 => Ok((HEADROOM - room) as usize),
+        Some(room) => Err(format!("`headroom` must be a multiple of 4 up to {HEADROOM}, not {room}")),
+        None => Ok(0),
+    }
+}
+
 /// Gives every CPU's context the same value.
 fn set_context(ebpf: &mut Ebpf, context: [u8; CONTEXT]) -> Result<(), String> {
     let cpus = nr_cpus().map_err(|(file, e)| format!("{file}: {e}"))?;
@@ -142,13 +171,7 @@ fn compare_context(
     reason: Option<Reason>,
     wrong: &mut Vec<String>,
 ) -> Result<(), String> {
-    let mut expected = before.to_vec();
-    if let Some(reason) = reason.filter(|reason| reason.fate() != Fate::Noted) {
-        let mut fields = serde_json::Map::new();
-        fields.insert("reason".to_owned(), reason.name().into());
-        layout::overlay("PacketContext", &mut expected, &fields)?;
-    }
-    layout::overlay("PacketContext", &mut expected, &fixture.expect.context)?;
+    let expected = context_after(fixture, before, reason)?;
     let map = ebpf.map(CONTEXT_MAP).ok_or("the object has no packet context")?;
     let map: PerCpuArray<_, [u8; CONTEXT]> = map.try_into().map_err(|e| chain(&e))?;
     let values = map.get(&0, 0).map_err(|e| chain(&e))?;

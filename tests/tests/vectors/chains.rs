@@ -1,0 +1,281 @@
+//! One fixture through chains: a slot that begins the packet context, and the program, by each engine that composes.
+//!
+//! A chain is loaded once. Before each packet its maps are as new, also those in which a program keeps its variables.
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::fd::AsFd as _,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde_json::Value;
+use xdpchain_abi::{CONTEXT_MAP, REASON_MAP, REASONS, acl_tables::COMPILED};
+use xdpchain_compose::{Chain, ComposeError, Image, MapOwner, Module, Slot, fused, object::Object, tail};
+use xdpchain_golden::{Entry, Fixture, difference, verdict_name};
+use xdpchain_host::{
+    RunningKernel,
+    load::{Loaded, load},
+    sys::{self, MapFd, TestRun},
+};
+use xdpchain_spec::{ChainDefault, ModuleSpec, ObjectRef, SlotSpec};
+use xdpchain_tests::{Netns, cli::object};
+
+use crate::{layout, run};
+
+type Compose = fn(&Chain<'_>) -> Result<Image, ComposeError>;
+
+const ENGINES: [(&str, Compose); 2] = [("fused", fused::compose), ("tail", tail::compose)];
+/// The module in front.
+const PRESET: &str = "preset";
+/// Arrays of more entries are emptied only where the packet may have changed them.
+const SMALL: u32 = 1024;
+/// `BPF_MAP_TYPE_ARRAY`, `BPF_MAP_TYPE_PERCPU_HASH`, `BPF_MAP_TYPE_PERCPU_ARRAY`, `BPF_MAP_TYPE_HASH`.
+const ARRAY: u32 = 2;
+const PERCPU_HASH: u32 = 5;
+const PERCPU_ARRAY: u32 = 6;
+const HASH: u32 = 1;
+
+/// The chains that were loaded so far, by program and engine.
+#[derive(Default)]
+pub(crate) struct Chains(Mutex<HashMap<(String, usize), Arc<Mutex<Composed>>>>);
+
+/// A loaded chain.
+struct Composed {
+    loaded: Loaded,
+    /// Every map with its module's name, `None` for the chain's own, and its own name.
+    maps: Vec<(Option<String>, String, MapFd)>,
+}
+
+impl Chains {
+    /// Runs the fixture in the namespace of this thread, `ns`, by each engine, and compares.
+    pub(crate) fn run(&self, ns: &Netns, fixture: &Fixture) -> Result<(), String> {
+        let program = fixture.program.as_deref().ok_or("`program` is missing")?;
+        for (at, (engine, compose)) in ENGINES.into_iter().enumerate() {
+            let composed = {
+                let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                match all.get(&(program.to_owned(), at)) {
+                    Some(composed) => composed.clone(),
+                    None => {
+                        let composed = Composed::new(program, compose)
+                            .map_err(|error| format!("engine {engine}: {error}"))?;
+                        all.entry((program.to_owned(), at)).or_insert(Arc::new(Mutex::new(composed))).clone()
+                    }
+                }
+            };
+            let composed = composed.lock().unwrap_or_else(PoisonError::into_inner);
+            composed.run(ns, program, fixture).map_err(|error| format!("engine {engine}: {error}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Composed {
+    fn new(program: &str, compose: Compose) -> Result<Self, String> {
+        let path = run::objects().join(format!("{program}.o"));
+        let octets =
+            fs::read(&path).map_err(|e| format!("`{}`: {e}\nhelp: cargo xtask build", path.display()))?;
+        let kernel = RunningKernel::new();
+        let parse = |octets: &[u8]| {
+            let mut object = Object::parse(octets).map_err(|error| error.to_string())?;
+            object.link(&kernel);
+            Ok::<_, String>(object)
+        };
+        let objects = [parse(object::PRESET)?, parse(&octets)?];
+        let spec = ModuleSpec::new(ObjectRef::File("vector.o".into()));
+        let names = [PRESET, program];
+        let modules = names.iter().zip(&objects);
+        let modules =
+            modules.map(|(name, object)| Module { name, object, spec: &spec, digest: "0" }).collect();
+        let slots = names.map(SlotSpec::new);
+        let slots = slots.iter().zip(0..).map(|(spec, row)| Slot { spec, row }).collect();
+        let chain = Chain { name: "vector", default: ChainDefault::Keep, modules, slots };
+        let mut image = compose(&chain).map_err(|error| error.to_string())?;
+        for map in &mut image.maps {
+            if map.def.name == "sessions" {
+                map.def.max_entries = SMALL;
+            }
+        }
+        let loaded = load(&image, &mut |_| Ok(None)).map_err(|error| error.to_string())?;
+        let mut maps = Vec::new();
+        for (map, open) in image.maps.iter().zip(&loaded.maps) {
+            let fd = open.fd.try_clone().and_then(MapFd::new).map_err(|error| error.to_string())?;
+            let owner = match &map.owner {
+                MapOwner::Module(module) => Some(module.clone()),
+                _ => None,
+            };
+            maps.push((owner, map.def.name.clone(), fd));
+        }
+        Ok(Self { loaded, maps })
+    }
+
+    /// The map `name` of a module, or the chain's own.
+    fn map(&self, module: Option<&str>, name: &str) -> Result<&MapFd, String> {
+        let found = self.maps.iter().find(|(owner, map, _)| owner.as_deref() == module && map == name);
+        found.map(|(_, _, map)| map).ok_or_else(|| format!("the chain has no map `{name}`"))
+    }
+
+    fn run(&self, ns: &Netns, program: &str, fixture: &Fixture) -> Result<(), String> {
+        self.empty(fixture, program)?;
+        for (name, entries) in &fixture.maps {
+            let (key, value) = layout::types(program, name)?;
+            let map = self.map(Some(program), name)?;
+            for entry in entries {
+                update(map, &layout::encode(key, &entry.key)?, &layout::encode(value, &entry.value)?)?;
+            }
+        }
+        if program == "acl" {
+            let rules = run::rules(fixture.maps.get("rules").map_or(&[], Vec::as_slice))?;
+            let compiled = self.map(Some(program), &format!("rules{COMPILED}"))?;
+            let compiled = compiled.fd().try_clone_to_owned().map_err(|error| error.to_string())?;
+            xdpchain_tests::acl::install(compiled, &rules)?;
+        }
+        let before = run::context_before(fixture)?;
+        update(self.map(Some(PRESET), "wanted")?, &[0; 4], &before)?;
+
+        let metadata = run::metadata(fixture)?;
+        let mut packet = vec![0; metadata];
+        packet.extend(fixture.input().map_err(|error| error.to_string())?);
+        let mut test = TestRun { packet: &packet, metadata: metadata as u32, ..TestRun::default() };
+        if fixture.needs_context() {
+            test.ingress_ifindex = ns.ifindex(fixture.ingress.as_deref().unwrap_or("lo"));
+        }
+        let result = sys::prog_test_run(self.loaded.program.as_fd(), &test)
+            .map_err(|error| format!("BPF_PROG_TEST_RUN: {error}"))?;
+
+        let mut wrong = Vec::new();
+        // That the chain ends there is the chain's to know.
+        let expected = fixture.expect.verdict.trim_end_matches("+final");
+        let verdict = verdict_name(result.verdict);
+        if verdict != expected {
+            wrong.push(format!("verdict: expected {expected}, found {verdict}"));
+        }
+        let expected = fixture.output().map_err(|error| error.to_string())?;
+        wrong.extend(difference(&expected, &result.packet).map(|difference| format!("packet: {difference}")));
+        let reason = fixture.reason().map_err(|error| error.to_string())?;
+        let expected: Vec<_> = reason.map(|reason| (reason as u32, 1)).into_iter().collect();
+        let counted = self.counted(program)?;
+        if counted != expected {
+            wrong.push(format!("reasons: expected {expected:?}, found {counted:?}"));
+        }
+        self.compare_context(&run::context_after(fixture, before, reason)?, &mut wrong)?;
+        for (name, entries) in &fixture.expect.maps {
+            self.compare_map(program, name, entries, &mut wrong)?;
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+    }
+
+    /// Makes every map as it was when the chain was loaded.
+    fn empty(&self, fixture: &Fixture, program: &str) -> Result<(), String> {
+        let touched = touched(fixture, program)?;
+        for (_, name, map) in &self.maps {
+            let zero = vec![0; map.value_len()];
+            match map.info().map_type {
+                HASH | PERCPU_HASH => {
+                    while let Some(key) = sys::map_next_key(map, None).map_err(|error| error.to_string())? {
+                        sys::map_delete(map, &key).map_err(|error| error.to_string())?;
+                    }
+                }
+                // Constants stay what they are.
+                ARRAY if name.contains(".rodata") => {}
+                ARRAY | PERCPU_ARRAY if map.info().max_entries <= SMALL => {
+                    for key in 0..map.info().max_entries {
+                        update(map, &key.to_ne_bytes(), &zero)?;
+                    }
+                }
+                ARRAY | PERCPU_ARRAY => {
+                    for key in touched.iter().filter(|key| **key < map.info().max_entries) {
+                        update(map, &key.to_ne_bytes(), &zero)?;
+                    }
+                }
+                // Program arrays, and the access list's tables, which are compiled anew.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Every reason that was counted, and how often.
+    fn counted(&self, program: &str) -> Result<Vec<(u32, u64)>, String> {
+        let map = self.map(Some(program), REASON_MAP)?;
+        let mut counted = Vec::new();
+        for number in 0..REASONS {
+            let count = sum(map, &take(map, &number.to_ne_bytes())?);
+            let count = u64::from_ne_bytes(count.try_into().map_err(|_| "a counter has eight octets")?);
+            if count != 0 {
+                counted.push((number, count));
+            }
+        }
+        Ok(counted)
+    }
+
+    /// Only the CPU that ran the chain may have a context that is not empty, and only the one expected.
+    fn compare_context(&self, expected: &[u8], wrong: &mut Vec<String>) -> Result<(), String> {
+        let values = take(self.map(None, CONTEXT_MAP)?, &[0; 4])?;
+        let used: Vec<_> =
+            values.chunks_exact(run::CONTEXT).filter(|value| value.iter().any(|octet| *octet != 0)).collect();
+        if used.len() > 1 {
+            wrong.push(format!("context: changed on {} CPUs", used.len()));
+        }
+        let found = used.first().copied().unwrap_or(&[0; run::CONTEXT]);
+        wrong.extend(difference(expected, found).map(|difference| format!("context: {difference}")));
+        Ok(())
+    }
+
+    /// Compares the entries that are named.
+    fn compare_map(
+        &self,
+        program: &str,
+        name: &str,
+        entries: &[Entry],
+        wrong: &mut Vec<String>,
+    ) -> Result<(), String> {
+        let (key, value) = layout::types(program, name)?;
+        let map = self.map(Some(program), name)?;
+        for entry in entries {
+            let expected = layout::encode(value, &entry.value)?;
+            let found = sum(map, &take(map, &layout::encode(key, &entry.key)?)?);
+            let difference = difference(&expected, &found);
+            wrong.extend(difference.map(|difference| format!("map `{name}` at {}: {difference}", entry.key)));
+        }
+        Ok(())
+    }
+}
+
+/// Every number that the fixture has for a key, and the session of its context: where the packet may have changed arrays.
+fn touched(fixture: &Fixture, program: &str) -> Result<Vec<u32>, String> {
+    let mut numbers = Vec::new();
+    for (name, entries) in fixture.maps.iter().chain(&fixture.expect.maps) {
+        let (key, _) = layout::types(program, name)?;
+        for entry in entries {
+            if let Ok(number) = layout::encode(key, &entry.key)?.try_into() {
+                numbers.push(u32::from_ne_bytes(number));
+            }
+        }
+    }
+    numbers.extend(fixture.context.get("session").and_then(Value::as_u64).map(|number| number as u32));
+    Ok(numbers)
+}
+
+fn update(map: &MapFd, key: &[u8], value: &[u8]) -> Result<(), String> {
+    sys::map_update(map, key, value, 0).map_err(|error| error.to_string())
+}
+
+fn take(map: &MapFd, key: &[u8]) -> Result<Vec<u8>, String> {
+    let found = sys::map_lookup(map, key).map_err(|error| error.to_string())?;
+    found.ok_or_else(|| "the entry is missing".to_owned())
+}
+
+/// A value; of a per-CPU map, whose values consist of 64-bit counters, the sum of all CPUs'.
+fn sum(map: &MapFd, value: &[u8]) -> Vec<u8> {
+    if !sys::is_per_cpu(map.info().map_type) {
+        return value.to_vec();
+    }
+    let mut sums = vec![0u64; map.info().value_size as usize / 8];
+    for value in value.chunks_exact(sums.len() * 8) {
+        for (sum, counter) in sums.iter_mut().zip(value.as_chunks::<8>().0) {
+            *sum += u64::from_ne_bytes(*counter);
+        }
+    }
+    sums.iter().flat_map(|sum| sum.to_ne_bytes()).collect()
+}
