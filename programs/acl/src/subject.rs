@@ -39,6 +39,10 @@ pub(crate) fn parse(
     } else {
         parse_ipv6(packet, scratch)?;
     }
+    // Headers that say they end behind the frame: what is behind them is not there to be judged.
+    if load(&scratch.offset) as usize > packet.len() {
+        return None;
+    }
     let mut facts = load(&scratch.facts);
     let protocol = load(&scratch.protocol);
     let mut ports = 0;

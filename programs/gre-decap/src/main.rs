@@ -15,7 +15,7 @@ use xdpchain_kit::{Inner, Packet, decapsulated_tos, set_tos, sum};
 use xdpchain_wire::{Octets as _, ethernet::ethertype, gre, icmp, ipv4, protocol};
 
 xdpchain_kit::module!();
-use module::{change_context, refuse_as};
+use module::{change_context, context, refuse_as};
 
 #[btf_map(name = "tunnels")]
 static TUNNELS: HashMap<GreKey, GreIngress, 4096> = HashMap::new();
@@ -23,6 +23,11 @@ static TUNNELS: HashMap<GreKey, GreIngress, 4096> = HashMap::new();
 /// Takes GRE off a packet.
 #[xdp]
 fn gre_decap(ctx: XdpContext) -> u32 {
+    // What has left a tunnel already is a user's packet, whose addresses are none of this network's: GRE inside of it is
+    // the user's own.
+    if context().direction != direction::NONE {
+        return XDP_PASS;
+    }
     match decapsulate(&mut Packet::new(&ctx)) {
         Ok(verdict) => verdict,
         Err(reason) => refuse_as(reason, reason.fate()),

@@ -22,14 +22,18 @@ const UDP_LEN: u16 = (udp::LEN + MESSAGE_LEN) as u16;
 /// TTL and hop limit of the answer.
 const TTL: u8 = 64;
 
-/// Turns the request in `outer` into its answer.
+/// Turns the request in `outer`, whose message is before `end`, into its answer.
 ///
 /// # Errors
-/// [`Reason::GtpSignalling`] when the kernel is to answer.
+/// [`Reason::GtpLength`] when the message has no room for the optional fields that its bits announce: what is behind it is
+/// none. [`Reason::GtpSignalling`] when the kernel is to answer.
 #[inline(always)]
-pub(crate) fn answer(packet: &mut Packet, outer: &Outer) -> Result<u32, Reason> {
+pub(crate) fn answer(packet: &mut Packet, outer: &Outer, end: usize) -> Result<u32, Reason> {
     let message = outer.transport + udp::LEN;
     let view = gtpu::View(packet.at(message).ok_or(Reason::Truncated)?);
+    if view.has_optional() && message + gtpu::LEN + gtpu::OPTIONAL_LEN > end {
+        return Err(Reason::GtpLength);
+    }
     let sequence = if view.has_sequence() {
         Optional::parse(packet.at(message + gtpu::LEN).ok_or(Reason::GtpLength)?).sequence
     } else {

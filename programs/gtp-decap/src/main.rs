@@ -35,6 +35,11 @@ static SESSIONS: HashMap<UplinkKey, UplinkSession, 1_048_576> = HashMap::new();
 /// Decapsulates, answers Echo Requests, passes on what is not GTP-U for us.
 #[xdp]
 fn gtp_decap(ctx: XdpContext) -> u32 {
+    // What has left a tunnel already is a user's packet, whose addresses are none of this network's: GTP-U inside of it is
+    // the user's own.
+    if module::context().direction != direction::NONE {
+        return XDP_PASS;
+    }
     let mut packet = Packet::new(&ctx);
     match judge(&mut packet) {
         Ok(verdict) => verdict,
@@ -73,7 +78,7 @@ fn signalling(packet: &mut Packet, outer: &Outer, message: &Message) -> Result<u
             if flags & endpoint_flags::VERIFY_UDP_CHECKSUM != 0 {
                 outer.verify(packet)?;
             }
-            echo::answer(packet, outer)
+            echo::answer(packet, outer, message.end)
         }
         gtpu::message::END_MARKER => Err(Reason::EndMarker),
         gtpu::message::ERROR_INDICATION => Err(Reason::ErrorIndication),
@@ -109,12 +114,13 @@ fn decapsulate(
     let offset = packet.forget::<0x3fff>(payload.offset);
     let inner = Inner::parse(packet, offset, message.end)?;
     check_source(packet, &inner, session)?;
+    // Before the hops: what is not let through does not come to the kernel either.
+    if session.filter != 0 {
+        filter::judge(packet, &inner, session.filter)?;
+    }
     // Asked while the packet is whole: the kernel is to get what came in, not an inner packet without its customer.
     if inner.ttl <= 1 {
         return Err(Reason::TtlExpired);
-    }
-    if session.filter != 0 {
-        filter::judge(packet, &inner, session.filter)?;
     }
     let tos = decapsulated_tos(outer.tos, inner.tos)?;
     if tos != inner.tos {
