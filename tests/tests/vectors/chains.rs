@@ -38,7 +38,9 @@ const HASH: u32 = 1;
 
 /// The chains that were loaded so far, by program and engine.
 #[derive(Default)]
-pub(crate) struct Chains(Mutex<HashMap<(String, usize), Arc<Mutex<Composed>>>>);
+pub(crate) struct Chains(Mutex<Running>);
+
+type Running = HashMap<(String, usize), Arc<Mutex<Composed>>>;
 
 /// A loaded chain.
 struct Composed {
