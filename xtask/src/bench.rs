@@ -19,6 +19,8 @@ pub(crate) enum Name {
     Acl,
     /// What changes cost: thousands of them under numbered traffic, by the command
     Churn,
+    /// What it takes to save a million entries and to restore them, beside bpftool and single system calls
+    State,
 }
 
 /// How long a guest may take to count.
@@ -35,6 +37,10 @@ pub(crate) fn run_bench(name: Name, arguments: &[String]) -> anyhow::Result<()> 
         Name::Churn => {
             ci::build()?;
             "churn"
+        }
+        Name::State => {
+            ci::build()?;
+            "state"
         }
     };
     let mut command =

@@ -188,8 +188,8 @@ pub(crate) enum Command {
     /// Show what runs, and what became of the packets
     ///
     /// Each packet is counted once, where its chain ended, by verdict. REACHED is everything that ended in the slot or
-    /// after it: what came to the slot since it was added. With -o wide, also the memory of each map,
-    /// and why packets were dropped or handed to the kernel.
+    /// after it: what came to the slot since it was added. With -o wide, also how full each map is and how
+    /// soon it will be at its rate since an earlier look, its memory, and why packets were dropped or handed to the kernel.
     Status {
         /// The interface [default: every interface with a chain]
         iface: Option<String>,

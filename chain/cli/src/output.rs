@@ -38,6 +38,11 @@ impl Output {
         self.format == Format::Wide
     }
 
+    /// Whether only what a narrow table has room for is wanted.
+    pub(crate) fn narrow(self) -> bool {
+        self.format == Format::Table
+    }
+
     /// Whether YAML is wanted.
     pub(crate) fn yaml(self) -> bool {
         self.format == Format::Yaml

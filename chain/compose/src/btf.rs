@@ -7,6 +7,7 @@
 
 mod error;
 mod ext;
+mod find;
 mod layout;
 mod maps;
 mod parse;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 pub use error::BtfError;
 pub use ext::{BtfExt, CoreRelo, ExtSection, FuncInfo, LineInfo};
+pub use find::find_function;
 pub use layout::{LayoutDiff, LayoutLine};
 pub use maps::{BtfMapDef, MAPS_SECTION, kernel_takes_types, map_type_name};
 pub use sanitize::Features;

@@ -250,6 +250,11 @@ impl Map {
         Ok(memlock(&text).unwrap_or(0))
     }
 
+    /// Whether it has no entry.
+    pub fn is_empty(&self) -> bool {
+        matches!(sys::map_next_key(&self.map, None), Ok(None))
+    }
+
     /// The value of `key`; none when there is no such entry.
     ///
     /// # Errors

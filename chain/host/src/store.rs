@@ -20,7 +20,7 @@ const CURRENT: &str = "current";
 const STAGED: &str = "staged.json";
 
 /// Extension of a file that is being written.
-const UNFINISHED: &str = "new";
+pub(crate) const UNFINISHED: &str = "new";
 
 /// The manifests and objects of one network namespace.
 #[derive(Clone, Copy, Debug)]

@@ -11,8 +11,8 @@ use super::DryRun;
 pub(crate) enum StateCommand {
     /// Write the entries of the modules' maps, and their types, to a file
     ///
-    /// Packets flow all the while. Each map is read twice: one that is found the same both times is in the file as it was at
-    /// one instant, the same for all such maps; of others each entry is as the second reading found it, and they are named.
+    /// Packets flow all the while, and what is written to a map while it is read may be in the file or not. With `--twice`
+    /// the file says which maps are as they were at one instant.
     Save {
         /// The file to write
         file: PathBuf,
@@ -22,9 +22,12 @@ pub(crate) enum StateCommand {
         /// Only maps that the chain on this interface uses
         #[arg(long, value_name = "IFACE")]
         iface: Option<String>,
-        /// Read each map once: half the time, and no word on whether it changed meanwhile
+        /// Read every map, and then again, and write what the second reading finds
+        ///
+        /// Maps that are the same both times are as they were at one instant, the same for all of them; the others are named,
+        /// and each of their entries is as the second reading found it. It takes twice the time.
         #[arg(long)]
-        once: bool,
+        twice: bool,
     },
     /// Give maps the entries that a file has, all of them or none
     ///

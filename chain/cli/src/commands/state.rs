@@ -25,8 +25,8 @@ type Reader = StateReader<BufReader<File>>;
 pub(crate) fn run(out: Output, command: &StateCommand) -> Result<u8> {
     let host = Host::open()?;
     match command {
-        StateCommand::Save { file, maps, iface, once } => {
-            save::run(&host, out, file, &save::What { maps, iface: iface.as_deref(), once: *once })
+        StateCommand::Save { file, maps, iface, twice } => {
+            save::run(&host, out, file, &save::What { maps, iface: iface.as_deref(), twice: *twice })
         }
         StateCommand::Restore(restore) => restore::run(&host, out, restore),
         StateCommand::Diff { file, other, maps, limit } => {

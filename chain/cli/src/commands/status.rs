@@ -9,7 +9,7 @@ use serde::Serialize;
 use xdpchain_abi::{Fate, REASON_MAP, Reason};
 use xdpchain_compose::object::Object;
 use xdpchain_compose::{MapOwner, proceed_on};
-use xdpchain_host::{Adopted, ChainStatus, Count, Host, Manifest, ModuleState, SlotExits};
+use xdpchain_host::{Adopted, ChainStatus, Count, Fill, Host, Manifest, ModuleState, SlotExits};
 use xdpchain_spec::{Engine, Place, SlotSpec, Verdict, VerdictSet};
 
 use super::components::{self, Component};
@@ -104,6 +104,14 @@ struct MapStatus {
     #[serde(rename = "type")]
     map_type: String,
     max_entries: u32,
+    /// Entries that it has; none for maps whose entries are always there, and for those without entries.
+    entries: Option<u64>,
+    /// The part of its room that is taken, from 0 to 1.
+    fill: Option<f64>,
+    /// By how many entries it grew each second since an earlier look.
+    entries_per_second: Option<f64>,
+    /// Seconds until it is full at that rate; none when it does not grow, or makes room by itself.
+    full_in_seconds: Option<f64>,
     memory: u64,
     /// The interfaces whose chains use it.
     used_by: Vec<String>,
@@ -123,7 +131,7 @@ pub(crate) fn run(out: Output, iface: Option<&str>) -> Result<u8> {
         Some(iface) => vec![iface.to_owned()],
         None => host.interfaces()?,
     };
-    let statuses = names.iter().map(|name| status(&host, &host.status(name)?)).collect::<Result<_>>()?;
+    let statuses = names.iter().map(|name| status(&host, &host.status(name)?, !out.narrow())).collect::<Result<_>>()?;
     let statuses = Statuses { interfaces: statuses };
     if statuses.interfaces.is_empty() {
         eprintln!("no interface of this network namespace has a chain");
@@ -149,7 +157,8 @@ pub(crate) fn run(out: Output, iface: Option<&str>) -> Result<u8> {
     Ok(if healthy { exit::DONE } else { exit::NOT_READY })
 }
 
-fn status(host: &Host, chain: &ChainStatus) -> Result<Status> {
+/// What is told of a chain; with `levels` also how full its maps are.
+fn status(host: &Host, chain: &ChainStatus, levels: bool) -> Result<Status> {
     let manifest = &chain.manifest;
     let state = &manifest.state;
     let counts: BTreeMap<&str, &SlotExits> =
@@ -188,12 +197,20 @@ fn status(host: &Host, chain: &ChainStatus) -> Result<Status> {
             found.map(|shared| shared.interfaces.clone()).unwrap_or_default()
         }
     };
-    let maps = chain.maps.iter().map(|map| MapStatus {
-        used_by: used_by(map),
-        map: map_name(&map.owner, &map.name),
-        map_type: xdpchain_host::load::map_type_name(map.info.map_type),
-        max_entries: map.info.max_entries,
-        memory: map.memory,
+    let levels = if levels { host.fill_levels(&manifest.ifname)? } else { BTreeMap::new() };
+    let maps = chain.maps.iter().map(|map| {
+        let level = levels.get(&map.info.id);
+        MapStatus {
+            used_by: used_by(map),
+            map: map_name(&map.owner, &map.name),
+            map_type: xdpchain_host::load::map_type_name(map.info.map_type),
+            max_entries: map.info.max_entries,
+            entries: level.map(|level| level.entries),
+            fill: level.map(Fill::ratio),
+            entries_per_second: level.and_then(|level| level.per_second),
+            full_in_seconds: level.and_then(Fill::full_in),
+            memory: map.memory,
+        }
     });
     // Another tool may have put the programs into a dispatcher of its own since.
     let dispatcher = chain.program.as_ref().filter(|_| manifest.engine == Engine::Libxdp);
@@ -339,12 +356,15 @@ fn show(page: &mut Page, status: &Status, wide: bool) {
     }
     page.line("");
     page.table(
-        &["MAP", "TYPE", ">ENTRIES MAX", ">MEMORY", ">OCTETS", "USED BY"],
+        &["MAP", "TYPE", ">ENTRIES", ">MAX", ">FULL", ">IN", ">MEMORY", ">OCTETS", "USED BY"],
         status.maps.iter().map(|map| {
             vec![
                 map.map.clone(),
                 map.map_type.clone(),
+                map.entries.map_or_else(|| "-".to_owned(), grouped),
                 grouped(map.max_entries.into()),
+                map.fill.map_or_else(|| "-".to_owned(), |fill| format!("{:.1} %", fill * 100.0)),
+                map.full_in_seconds.map_or_else(|| "-".to_owned(), time_to),
                 octets(map.memory),
                 grouped(map.memory),
                 map.used_by.join(", "),
@@ -366,6 +386,19 @@ fn show(page: &mut Page, status: &Status, wide: bool) {
                 ]
             }),
         );
+    }
+}
+
+/// Seconds in the two largest units that there are.
+fn time_to(seconds: f64) -> String {
+    let seconds = seconds.min(1e9) as u64;
+    let units = [("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)];
+    let Some(at) = units.iter().position(|(_, unit)| seconds >= *unit) else { return "0 s".to_owned() };
+    let (name, unit) = units[at];
+    let first = format!("{} {name}", seconds / unit);
+    match units.get(at + 1).map(|(name, next)| (name, seconds % unit / next)) {
+        Some((name, rest)) if rest > 0 => format!("{first} {rest} {name}"),
+        _ => first,
     }
 }
 
@@ -398,6 +431,15 @@ fn slot_row(slot: &SlotStatus, wide: bool, counted: bool) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_told_in_two_units() {
+        for (seconds, text) in
+            [(0.0, "0 s"), (59.9, "59 s"), (61.0, "1 min 1 s"), (7200.0, "2 h"), (90_061.0, "1 d 1 h")]
+        {
+            assert_eq!(time_to(seconds), text);
+        }
+    }
 
     #[test]
     fn a_status_is_the_same_document_for_programs_whatever_people_see() {

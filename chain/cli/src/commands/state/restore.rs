@@ -41,7 +41,7 @@ pub(super) fn run(host: &Host, out: Output, how: &Restore) -> Result<u8> {
     let checked = start.elapsed();
     if !how.dry_run.set {
         let before = before(host);
-        save::write_file(&before, &maps.named(host)?, &[], true)?;
+        save::write_file(&before, &maps.named(host)?, &[], false)?;
         if let Err(error) = maps.write(&source, how.merge) {
             return Err(match put_back_held(host) {
                 Ok(_) => Error::RestoreUndone { source: Box::new(error) },

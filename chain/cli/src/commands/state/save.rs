@@ -32,8 +32,8 @@ pub(super) struct What<'a> {
     pub(super) maps: &'a [MapRef],
     /// Whose chain uses them.
     pub(super) iface: Option<&'a str>,
-    /// Whether one reading is enough.
-    pub(super) once: bool,
+    /// Whether to read them twice, to know what is of one instant.
+    pub(super) twice: bool,
 }
 
 /// A map to save.
@@ -69,7 +69,7 @@ pub(super) fn run(host: &Host, out: Output, file: &Path, what: &What<'_>) -> Res
     // A change of the chain meanwhile could give a map another one's place.
     let _alone = host.hold()?;
     let (maps, left_out) = find(host, what)?;
-    let saved = write_file(file, &maps, &left_out, what.once)?;
+    let saved = write_file(file, &maps, &left_out, what.twice)?;
     let failed = |source| Error::WriteRows { file: file.to_owned(), source };
     let size = fs::metadata(file).map_err(failed)?.len();
     let document =
@@ -87,14 +87,12 @@ pub(super) fn run(host: &Host, out: Output, file: &Path, what: &What<'_>) -> Res
         let names: Vec<_> = document.maps.iter().filter(|map| of(map)).map(|map| &*map.map).collect();
         (!names.is_empty()).then(|| names.join(", "))
     };
-    match names(|map| !map.instant) {
-        Some(names) if what.once => {
-            eprintln!("note: read once, so nothing is known of what was written meanwhile: {names}");
-        }
-        Some(names) => eprintln!(
+    if what.twice
+        && let Some(names) = names(|map| !map.instant)
+    {
+        eprintln!(
             "note: written while they were read, so that each entry is as the second reading found it: {names}"
-        ),
-        None => {}
+        );
     }
     if let Some(names) = names(|map| map.single) {
         eprintln!(
@@ -207,7 +205,7 @@ pub(super) fn write_file(
     file: &Path,
     maps: &[Named],
     left_out: &[LeftOut],
-    once: bool,
+    twice: bool,
 ) -> Result<Vec<Saved>> {
     let failed = |source| Error::WriteRows { file: file.to_owned(), source };
     let mut name = file.file_name().ok_or_else(|| failed(io::ErrorKind::IsADirectory.into()))?.to_owned();
@@ -216,7 +214,7 @@ pub(super) fn write_file(
     let written = (|| {
         let out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished);
         let out = BufWriter::with_capacity(1 << 18, out.map_err(failed)?);
-        let (out, saved) = write(out, maps, left_out, once, &failed)?;
+        let (out, saved) = write(out, maps, left_out, twice, &failed)?;
         let out: File = out.into_inner().map_err(|error| failed(error.into_error()))?;
         out.sync_all().map_err(failed)?;
         fs::rename(&unfinished, file).map_err(failed)?;
@@ -232,7 +230,7 @@ fn write<W: Write>(
     out: W,
     maps: &[Named],
     left_out: &[LeftOut],
-    once: bool,
+    twice: bool,
     failed: &dyn Fn(io::Error) -> Error,
 ) -> Result<(W, Vec<Saved>)> {
     let mut types = Vec::new();
@@ -262,9 +260,9 @@ fn write<W: Write>(
         left_out: left_out.to_vec(),
     };
     // Whatever is the same in both readings of all was so at the instant between them.
-    let before = match once {
-        true => Vec::new(),
-        false => maps
+    let before = match twice {
+        false => Vec::new(),
+        true => maps
             .iter()
             .map(|map| read(&map.map, |_| Ok(())).map(|read| read.digest))
             .collect::<Result<_>>()?,
