@@ -1,6 +1,6 @@
 //! One fixture through chains: a slot that begins the packet context, and the program, by each engine that composes.
 //!
-//! A chain is loaded once. Before each packet its maps are as new, also those in which a program keeps its variables.
+//! The packet goes through by `BPF_PROG_TEST_RUN` and, with the fused engine, across a veth pair. A chain is loaded once. Before each packet its maps are as new, also those in which a program keeps its variables.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,9 @@ use std::{
 
 use serde_json::Value;
 use xdpchain_abi::{CONTEXT_MAP, REASON_MAP, REASONS, acl_tables::COMPILED};
-use xdpchain_compose::{Chain, ComposeError, Image, MapOwner, Module, Slot, fused, object::Object, tail};
+use xdpchain_compose::{
+    Chain, ComposeError, EXIT_COLUMNS, EXIT_MAP, Image, MapOwner, Module, Slot, fused, object::Object, tail,
+};
 use xdpchain_golden::{Entry, Fixture, difference, verdict_name};
 use xdpchain_host::{
     RunningKernel,
@@ -21,7 +23,7 @@ use xdpchain_host::{
 use xdpchain_spec::{ChainDefault, ModuleSpec, ObjectRef, SlotSpec};
 use xdpchain_tests::{Netns, cli::object};
 
-use crate::{layout, run};
+use crate::{layout, run, wire::Wire};
 
 type Compose = fn(&Chain<'_>) -> Result<Image, ComposeError>;
 
@@ -38,7 +40,10 @@ const HASH: u32 = 1;
 
 /// The chains that were loaded so far, by program and engine.
 #[derive(Default)]
-pub(crate) struct Chains(Mutex<Running>);
+pub(crate) struct Chains {
+    running: Mutex<Running>,
+    wire: Wire,
+}
 
 type Running = HashMap<(String, usize), Arc<Mutex<Composed>>>;
 
@@ -55,7 +60,7 @@ impl Chains {
         let program = fixture.program.as_deref().ok_or("`program` is missing")?;
         for (at, (engine, compose)) in ENGINES.into_iter().enumerate() {
             let composed = {
-                let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut all = self.running.lock().unwrap_or_else(PoisonError::into_inner);
                 match all.get(&(program.to_owned(), at)) {
                     Some(composed) => composed.clone(),
                     None => {
@@ -67,6 +72,17 @@ impl Chains {
             };
             let composed = composed.lock().unwrap_or_else(PoisonError::into_inner);
             composed.run(ns, program, fixture).map_err(|error| format!("engine {engine}: {error}"))?;
+            if at == 0 && Wire::takes(fixture)? {
+                let sent = self.wire.send(
+                    ns,
+                    fixture,
+                    composed.loaded.program.as_fd(),
+                    || composed.prepare(program, fixture),
+                    || composed.ended(),
+                    || composed.judge(program, fixture),
+                );
+                sent.map_err(|error| format!("across veth: {error}"))?;
+            }
         }
         Ok(())
     }
@@ -117,7 +133,27 @@ impl Composed {
         found.map(|(_, _, map)| map).ok_or_else(|| format!("the chain has no map `{name}`"))
     }
 
+    /// Runs the packet by `BPF_PROG_TEST_RUN`, and compares.
     fn run(&self, ns: &Netns, program: &str, fixture: &Fixture) -> Result<(), String> {
+        self.prepare(program, fixture)?;
+        let metadata = run::metadata(fixture)?;
+        let mut packet = vec![0; metadata];
+        packet.extend(fixture.input().map_err(|error| error.to_string())?);
+        let mut test = TestRun { packet: &packet, metadata: metadata as u32, ..TestRun::default() };
+        if fixture.needs_context() {
+            test.ingress_ifindex = ns.ifindex(fixture.ingress.as_deref().unwrap_or("lo"));
+        }
+        let result = sys::prog_test_run(self.loaded.program.as_fd(), &test)
+            .map_err(|error| format!("BPF_PROG_TEST_RUN: {error}"))?;
+        let expected = fixture.output().map_err(|error| error.to_string())?;
+        if let Some(difference) = difference(&expected, &result.packet) {
+            return Err(format!("packet: {difference}"));
+        }
+        self.judge(program, fixture)
+    }
+
+    /// Makes the maps what the fixture wants them to be.
+    fn prepare(&self, program: &str, fixture: &Fixture) -> Result<(), String> {
         self.empty(fixture, program)?;
         for (name, entries) in &fixture.maps {
             let (key, value) = layout::types(program, name)?;
@@ -132,39 +168,48 @@ impl Composed {
             let compiled = compiled.fd().try_clone_to_owned().map_err(|error| error.to_string())?;
             xdpchain_tests::acl::install(compiled, &rules)?;
         }
-        let before = run::context_before(fixture)?;
-        update(self.map(Some(PRESET), "wanted")?, &[0; 4], &before)?;
+        update(self.map(Some(PRESET), "wanted")?, &[0; 4], &run::context_before(fixture)?)
+    }
 
-        let metadata = run::metadata(fixture)?;
-        let mut packet = vec![0; metadata];
-        packet.extend(fixture.input().map_err(|error| error.to_string())?);
-        let mut test = TestRun { packet: &packet, metadata: metadata as u32, ..TestRun::default() };
-        if fixture.needs_context() {
-            test.ingress_ifindex = ns.ifindex(fixture.ingress.as_deref().unwrap_or("lo"));
-        }
-        let result = sys::prog_test_run(self.loaded.program.as_fd(), &test)
-            .map_err(|error| format!("BPF_PROG_TEST_RUN: {error}"))?;
-
+    /// Compares all that the chain left but the packet.
+    fn judge(&self, program: &str, fixture: &Fixture) -> Result<(), String> {
         let mut wrong = Vec::new();
         // That the chain ends there is the chain's to know.
-        let expected = fixture.expect.verdict.trim_end_matches("+final");
-        let verdict = verdict_name(result.verdict);
-        if verdict != expected {
-            wrong.push(format!("verdict: expected {expected}, found {verdict}"));
+        let expected = [fixture.expect.verdict.trim_end_matches("+final")];
+        let verdicts = self.verdicts()?;
+        if verdicts != expected {
+            wrong.push(format!("verdict: expected {expected:?}, found {verdicts:?}"));
         }
-        let expected = fixture.output().map_err(|error| error.to_string())?;
-        wrong.extend(difference(&expected, &result.packet).map(|difference| format!("packet: {difference}")));
         let reason = fixture.reason().map_err(|error| error.to_string())?;
         let expected: Vec<_> = reason.map(|reason| (reason as u32, 1)).into_iter().collect();
         let counted = self.counted(program)?;
         if counted != expected {
             wrong.push(format!("reasons: expected {expected:?}, found {counted:?}"));
         }
+        let before = run::context_before(fixture)?;
         self.compare_context(&run::context_after(fixture, before, reason)?, &mut wrong)?;
         for (name, entries) in &fixture.expect.maps {
             self.compare_map(program, name, entries, &mut wrong)?;
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+    }
+
+    /// The verdicts with which the chain ended, by name, as its exit counters have them.
+    fn verdicts(&self) -> Result<Vec<String>, String> {
+        let map = self.map(None, EXIT_MAP)?;
+        let mut verdicts = Vec::new();
+        for cell in 0..2 * EXIT_COLUMNS {
+            let packets = sum(map, &take(map, &cell.to_ne_bytes())?);
+            for _ in 0..packets.first_chunk().map_or(0, |packets| u64::from_ne_bytes(*packets)) {
+                verdicts.push(verdict_name(cell % EXIT_COLUMNS));
+            }
+        }
+        Ok(verdicts)
+    }
+
+    /// How often the chain ended.
+    fn ended(&self) -> Result<u64, String> {
+        Ok(self.verdicts()?.len() as u64)
     }
 
     /// Makes every map as it was when the chain was loaded.

@@ -1,5 +1,5 @@
 //! Packet vectors: each file of `tests/fixtures` is one packet through one program by `BPF_PROG_TEST_RUN`: alone, and as a slot of
-//! a chain of each engine that composes.
+//! a chain of each engine that composes; and across a veth pair.
 //!
 //! A file is named after the row of the conformance table that it is about, for rows of both directions also after the
 //! program, and says:
@@ -47,6 +47,7 @@ mod chains;
 mod layout;
 mod maps;
 mod run;
+mod wire;
 
 use std::{fs, path::Path, sync::Arc};
 
