@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
+use xdpchain_abi::Reason;
 use xdpchain_tests::{Netns, Shell, cli, veth};
 
 const CHAIN: &str = "\
@@ -193,4 +194,43 @@ fn a_gate_keeps_what_differs_from_running() {
     shell.xdpchain(&["apply"]).expect(0);
     assert_ne!(ns.xdp_program("eth1"), program);
     assert_eq!(counted(), before);
+}
+
+#[test]
+fn a_packet_is_explained_by_rows_where_its_modules_are_built_in() {
+    let ns = namespace();
+    let shell = Shell::new(&ns, CHAIN);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    let files: Vec<String> = ["g24-unknown-teid", "r05-bit-1", "g01-known-session"]
+        .map(|name| folder.join(format!("{name}.yaml")).display().to_string())
+        .into();
+    let arguments: Vec<&str> = files.iter().map(String::as_str).chain(["--explain"]).collect();
+    let report = test(&shell, &arguments, 0);
+    for (i, (row, end)) in [("G24", "pass+final"), ("R05", "drop"), ("G01", "pass")].into_iter().enumerate() {
+        let explained = report["reports"][i]["explained"].as_array().expect("lines").clone();
+        let lines: Vec<&str> = explained.iter().filter_map(Value::as_str).collect();
+        assert!(lines.iter().any(|line| line.contains(&format!(": {row}: "))), "{lines:?}");
+        assert!(lines.last().is_some_and(|line| line.ends_with(&format!(" with {end}"))), "{lines:?}");
+    }
+    // Of what somebody else made nothing is known.
+    shell.write("good.yaml", &fixture("drop", ""));
+    let page = shell.xdpchain(&["test", "good.yaml", "--explain"]).expect(0).stdout;
+    assert!(page.contains("cannot be explained: module `passing` is not built in"), "{page}");
+}
+
+#[test]
+fn every_reason_can_be_asked_about() {
+    let ns = namespace();
+    let shell = Shell::new(&ns, CHAIN);
+    let told = shell.json(&["reasons"]);
+    assert_eq!(told["kind"], "Reasons");
+    let reasons = told["reasons"].as_array().expect("a list");
+    assert_eq!(reasons.len(), Reason::ALL.len());
+    for (told, reason) in reasons.iter().zip(Reason::ALL) {
+        assert_eq!(told["reason"], reason.name());
+        assert!(told["remedy"].as_str().is_some_and(|text| !text.is_empty()), "{told}");
+    }
+    let page = shell.xdpchain(&["reasons", "ecn"]).expect(0).stdout;
+    assert!(page.contains("B06") && !page.contains("truncated"), "{page}");
+    shell.xdpchain(&["reasons", "nonsense"]).expect(2);
 }

@@ -4,7 +4,9 @@ mod state;
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use xdpchain_abi::Reason;
 use xdpchain_spec::{MapRef, ObjectRef, Position, Timespan, Verdict};
 
 pub(crate) use state::{Restore, StateCommand};
@@ -228,6 +230,15 @@ pub(crate) enum Command {
         /// The chain that packets go through, where the fixture does not say [default: the only one]
         #[arg(long, value_name = "NAME")]
         chain: Option<String>,
+        /// Also say, by the rows of docs/conformance.md, why each packet ended as it did; of built-in modules
+        #[arg(long)]
+        explain: bool,
+    },
+    /// Tell why packets are dropped, punted or remarked: every reason, what it means, and what to do about it
+    Reasons {
+        /// Only these [default: all]
+        #[arg(value_name = "REASON", value_parser = reasons())]
+        reasons: Vec<String>,
     },
     /// Print the JSON Schema of chains.yaml, for editors and linters
     Schema,
@@ -457,6 +468,11 @@ pub(crate) enum RowFormat {
     Csv,
     /// One JSON object in each line.
     Jsonl,
+}
+
+/// The names of all reasons, which completions offer.
+fn reasons() -> PossibleValuesParser {
+    PossibleValuesParser::new(Reason::ALL.iter().map(|reason| reason.name()))
 }
 
 #[cfg(test)]

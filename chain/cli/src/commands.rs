@@ -15,6 +15,7 @@ mod man;
 mod map;
 mod outcome;
 mod plan;
+mod reasons;
 mod save;
 mod schema;
 mod state;
@@ -65,7 +66,8 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Doctor => doctor::run(out),
         Command::Recover => change::recover(out),
         Command::Status { iface } => status::run(out, iface.as_deref()),
-        Command::Test { paths, chain } => test::run(&common, out, chain.as_deref(), &paths),
+        Command::Test { paths, chain, explain } => test::run(&common, out, chain.as_deref(), &paths, explain),
+        Command::Reasons { reasons } => reasons::run(out, &reasons),
         Command::Schema => schema::run(out),
         Command::Completions { shell } => completions::run(shell),
         Command::Man { dir } => man::run(dir.as_deref()),

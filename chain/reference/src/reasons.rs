@@ -20,8 +20,8 @@ pub struct Explained {
 /// What becomes of packets with such a reason, in a word.
 pub const fn fate_name(fate: Fate) -> &'static str {
     match fate {
-        Fate::Drop => "dropped",
-        Fate::Punt => "punted",
+        Fate::Drop => "drop",
+        Fate::Punt => "punt",
         Fate::Noted => "noted",
     }
 }

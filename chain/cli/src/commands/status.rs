@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use xdpchain_abi::{Fate, REASON_MAP, Reason};
+use xdpchain_abi::{REASON_MAP, Reason};
 use xdpchain_compose::object::Object;
 use xdpchain_compose::{MapOwner, proceed_on};
 use xdpchain_host::{Adopted, ChainStatus, Count, Fill, Host, Manifest, ModuleState, SlotExits};
+use xdpchain_reference::{explain, fate_name};
 use xdpchain_spec::{Engine, Place, SlotSpec, Verdict, VerdictSet};
 
 use super::components::{self, Component};
@@ -119,10 +120,15 @@ struct MapStatus {
 
 #[derive(Serialize)]
 struct ReasonCount {
+    /// The slots of this chain that the module stands in; of none when only another interface's chain has it.
+    slots: Vec<String>,
     module: String,
     reason: &'static str,
     fate: &'static str,
+    /// Counted by the module on all interfaces whose chains have it.
     packets: u64,
+    /// What the reason says about a packet; `xdpchain reasons` also tells what to do.
+    meaning: Option<&'static str>,
 }
 
 pub(crate) fn run(out: Output, iface: Option<&str>) -> Result<u8> {
@@ -131,7 +137,8 @@ pub(crate) fn run(out: Output, iface: Option<&str>) -> Result<u8> {
         Some(iface) => vec![iface.to_owned()],
         None => host.interfaces()?,
     };
-    let statuses = names.iter().map(|name| status(&host, &host.status(name)?, !out.narrow())).collect::<Result<_>>()?;
+    let statuses =
+        names.iter().map(|name| status(&host, &host.status(name)?, !out.narrow())).collect::<Result<_>>()?;
     let statuses = Statuses { interfaces: statuses };
     if statuses.interfaces.is_empty() {
         eprintln!("no interface of this network namespace has a chain");
@@ -296,12 +303,16 @@ fn reasons(host: &Host, chain: &ChainStatus) -> Result<Vec<ReasonCount>> {
             let value = counters.lookup(&(reason as u32).to_ne_bytes())?.unwrap_or_default();
             let packets = value.as_chunks().0.iter().map(|cpu| u64::from_ne_bytes(*cpu)).sum();
             if packets > 0 {
-                let fate = match reason.fate() {
-                    Fate::Drop => "drop",
-                    Fate::Punt => "punt",
-                    Fate::Noted => "noted",
-                };
-                found.push(ReasonCount { module: module.clone(), reason: reason.name(), fate, packets });
+                let fate = fate_name(reason.fate());
+                let slots = chain.manifest.state.chain.slots.iter().filter(|slot| slot.module == *module);
+                found.push(ReasonCount {
+                    slots: slots.map(|slot| slot.name.clone()).collect(),
+                    module: module.clone(),
+                    reason: reason.name(),
+                    fate,
+                    packets,
+                    meaning: explain(reason).map(|explained| explained.meaning),
+                });
             }
         }
     }
@@ -376,13 +387,15 @@ fn show(page: &mut Page, status: &Status, wide: bool) {
     if !status.reasons.is_empty() {
         page.line("");
         page.table(
-            &["MODULE", "REASON", "FATE", ">PACKETS"],
+            &["SLOT", "MODULE", "REASON", "FATE", ">PACKETS", "MEANING"],
             status.reasons.iter().map(|reason| {
                 vec![
+                    reason.slots.join(", "),
                     reason.module.clone(),
                     reason.reason.to_owned(),
                     reason.fate.to_owned(),
                     grouped(reason.packets),
+                    reason.meaning.unwrap_or_default().to_owned(),
                 ]
             }),
         );

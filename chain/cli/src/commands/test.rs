@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use serde::Serialize;
+use xdpchain_golden::Fixture;
 use xdpchain_spec::{ChainSpec, Config};
 
 use crate::args::Common;
 use crate::assemble;
 use crate::config;
 use crate::error::{Error, Result, exit};
-use crate::golden::{self, Report, Subject};
+use crate::golden::{self, Known, Report, Subject};
 use crate::output::{Output, Page, write};
 
 /// Chains and modules that packets went through already.
@@ -22,7 +23,13 @@ struct Subjects<'a> {
     known: IndexMap<String, Subject>,
 }
 
-pub(crate) fn run(common: &Common, out: Output, chain: Option<&str>, paths: &[PathBuf]) -> Result<u8> {
+pub(crate) fn run(
+    common: &Common,
+    out: Output,
+    chain: Option<&str>,
+    paths: &[PathBuf],
+    explain: bool,
+) -> Result<u8> {
     let read = match config::read(common.file.as_deref()) {
         // Built-in modules need no file.
         Err(Error::NoConfig) if !paths.is_empty() && chain.is_none() => None,
@@ -35,14 +42,23 @@ pub(crate) fn run(common: &Common, out: Output, chain: Option<&str>, paths: &[Pa
             let expected = golden::expected_beside(&path).map(|path| golden::capture(&path)).transpose()?;
             let packets = golden::capture(&path)?;
             let subject = subjects.chain(of.as_deref())?;
-            reports.extend(golden::run_capture(&path, &packets, expected.as_deref(), subject)?);
+            let mut new = golden::run_capture(&path, &packets, expected.as_deref(), subject)?;
+            for (report, packet) in new.iter_mut().zip(&packets).filter(|_| explain) {
+                explained(report, packet, None, subject);
+            }
+            reports.extend(new);
         } else if golden::is_fixture(&path) {
             let fixture = golden::fixture(&path)?;
             let subject = match &fixture.program {
                 Some(module) => subjects.module(module)?,
                 None => subjects.chain(fixture.chain.as_deref().or(of.as_deref()))?,
             };
-            reports.push(golden::run_fixture(&path, &fixture, subject, true)?);
+            let mut report = golden::run_fixture(&path, &fixture, subject, true)?;
+            if explain {
+                let packet = fixture.input().unwrap_or_default();
+                explained(&mut report, &packet, Some(&fixture), subject);
+            }
+            reports.push(report);
         } else {
             return Err(Error::UnknownPackets { path });
         }
@@ -54,6 +70,14 @@ pub(crate) fn run(common: &Common, out: Output, chain: Option<&str>, paths: &[Pa
         print(out, &reports, differ)?;
     }
     Ok(if differ == 0 { exit::DONE } else { exit::NOT_READY })
+}
+
+/// Adds to a report why its packet ended as it did.
+fn explained(report: &mut Report, packet: &[u8], fixture: Option<&Fixture>, subject: &Subject) {
+    if let Some(ran) = &report.ran {
+        let known = Known { fixture, reasons: &report.reasons };
+        report.explained = golden::explain(subject, packet, &known, ran);
+    }
 }
 
 /// The files of packets, with the chain that they are for where that is known: those that are named, else those of the
@@ -160,6 +184,13 @@ fn table(page: &mut Page, reports: &[Report], differ: usize) {
             None => report.packet.clone(),
         });
         for line in report.differences.iter().flat_map(|text| text.lines()) {
+            page.line(format!("  {line}"));
+        }
+    }
+    for report in reports.iter().filter(|report| !report.explained.is_empty()) {
+        page.line("");
+        page.line(format!("{}:", report.packet));
+        for line in &report.explained {
             page.line(format!("  {line}"));
         }
     }

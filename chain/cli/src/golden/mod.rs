@@ -2,6 +2,7 @@
 //!
 //! Nothing is attached, and nothing pinned. A fixture runs with maps of its own.
 
+mod explain;
 mod rig;
 mod subject;
 
@@ -14,6 +15,7 @@ use xdpchain_abi::{Fate, Reason, direction};
 use xdpchain_golden::{Fixture, GoldenError, difference};
 
 use crate::error::{Error, Result};
+pub(crate) use explain::{Known, explain};
 pub(crate) use rig::{Arrival, Ran, Rig, Tried};
 pub(crate) use subject::Subject;
 
@@ -41,6 +43,12 @@ pub(crate) struct Report {
     pub(crate) reasons: Vec<String>,
     /// What is not as it was expected.
     pub(crate) differences: Vec<String>,
+    /// Why it ended as it did, where that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) explained: Vec<String>,
+    /// What the program made of it.
+    #[serde(skip)]
+    pub(crate) ran: Option<Ran>,
 }
 
 /// The files of golden packets that `path` leads to: itself, or of a folder all fixtures and captures in it, sorted.
@@ -166,6 +174,7 @@ fn judge(fixture: &Fixture, subject: &Subject, rig: &Rig, report: &mut Report) -
     let input = fixture.input().map_err(|error| error.to_string())?;
     let ran = rig.run(&input, arrival(fixture))?;
     report.verdict = Some(ran.verdict.clone());
+    report.ran = Some(ran.clone());
     let mut wrong = Vec::new();
     if ran.verdict != fixture.expect.verdict {
         wrong.push(format!("verdict: expected {}, found {}", fixture.expect.verdict, ran.verdict));
@@ -254,6 +263,7 @@ pub(crate) fn run_capture(
         match rig.run(packet, Arrival::default()) {
             Ok(ran) => {
                 report.verdict = Some(ran.verdict.clone());
+                report.ran = Some(ran.clone());
                 let now: BTreeMap<u32, u64> = rig.exits().unwrap_or_default().into_iter().collect();
                 let ended = now.iter().find(|(row, count)| rows.get(*row) != Some(*count));
                 let ended = ended.map(|(row, _)| *row);
