@@ -2,6 +2,10 @@
 #![forbid(unsafe_code)]
 
 pub mod chains;
+pub mod datapath;
+pub mod entries;
+pub mod frames;
 pub mod measure;
 pub mod programs;
 pub mod report;
+pub mod rig;

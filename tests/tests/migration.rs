@@ -277,7 +277,9 @@ fn interfaces_that_share_a_module_go_together_or_not_at_all() {
 fn a_command_that_is_killed_leaves_the_old_map_or_the_new_one_and_every_packet_counted() {
     let (node, far) = pair();
     let shell = Shell::new(&node, FIRST);
+    let start = Instant::now();
     shell.xdpchain(&["attach", "eth1"]).expect(0);
+    let took = start.elapsed();
     let port = Port::open(&far, "far1");
     let stop = AtomicBool::new(false);
     let (mut was_old, mut was_new) = (0, 0);
@@ -287,8 +289,8 @@ fn a_command_that_is_killed_leaves_the_old_map_or_the_new_one_and_every_packet_c
             let mut builds = [(second(), "octets"), (FIRST.to_owned(), "bytes")].into_iter().cycle();
             let (mut yaml, mut octets) = builds.next().unwrap();
             let mut before = "bytes";
-            // How long the command takes here, killed at later and later moments of it.
-            let mut pause = Duration::from_millis(5);
+            // The command is killed at later and later moments, until it is done before.
+            let mut pause = took / 20;
             for _ in 0..60 {
                 shell.write("chains.yaml", &yaml);
                 let mut command = Command::new(cli::binary());
@@ -297,10 +299,10 @@ fn a_command_that_is_killed_leaves_the_old_map_or_the_new_one_and_every_packet_c
                 let mut child = node.run(|| command.spawn()).expect("the binary runs");
                 std::thread::sleep(pause);
                 pause = if child.try_wait().unwrap().is_some() {
-                    Duration::from_millis(5)
+                    took / 20
                 } else {
                     child.kill().expect("it runs");
-                    pause + Duration::from_millis(7)
+                    pause + took / 10
                 };
                 child.wait().expect("it was started");
                 shell.xdpchain(&["recover"]).expect(0);

@@ -15,6 +15,10 @@ use crate::vm::{self, Kernel, Task};
 pub(crate) enum Name {
     /// What a slot costs: hand-written, fused, tail called, called
     Compose,
+    /// What the data path costs a packet, beside the same work written by hand
+    Datapath,
+    /// What a session costs, from a thousand to ten million of them
+    Sessions,
     /// What the access list costs a packet, from 10 to 50,000 rules
     Acl,
     /// What changes cost: thousands of them under numbered traffic, by the command
@@ -30,6 +34,14 @@ const LIMIT: Duration = Duration::from_secs(900);
 pub(crate) fn run_bench(name: Name, arguments: &[String]) -> anyhow::Result<()> {
     let binary = match name {
         Name::Compose => "compose",
+        Name::Datapath => {
+            ci::build()?;
+            "datapath"
+        }
+        Name::Sessions => {
+            ci::build()?;
+            "sessions"
+        }
         Name::Acl => {
             ci::build()?;
             "acl"

@@ -11,15 +11,14 @@ use xdpchain_abi::acl_tables::{BLOCK, BLOCKS};
 use xdpchain_abi::{AclRule, acl_action};
 use xdpchain_acl::sample::{Kind, Numbers, frame, packet_for};
 use xdpchain_acl::{Compiled, Packet, decide};
+use xdpchain_benches::chains::named;
 use xdpchain_benches::measure::{Case, in_turn};
 use xdpchain_benches::programs::compile;
 use xdpchain_benches::report::{Report, Row, bar};
-use xdpchain_compose::object::Object;
-use xdpchain_compose::{Chain, Image, Module, Slot, fused};
+use xdpchain_compose::{Image, fused};
 use xdpchain_host::compiled::shared_array;
 use xdpchain_host::load::{Loaded, load};
 use xdpchain_host::{Entries, Map};
-use xdpchain_spec::{ChainDefault, ModuleSpec, ObjectRef, SlotSpec};
 
 const ROUNDS: usize = 31;
 const REPEAT: u32 = 50_000;
@@ -44,7 +43,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let acl = std::fs::read(std::path::Path::new(&objects).join("acl.o")).context("acl.o is not built")?;
     let (packets, pass) = (compile("packets", &[])?, compile("pass", &[])?);
     let with = |second: &[u8]| -> anyhow::Result<Chained> {
-        let image = composed(&[("packets", &packets), ("second", second)])?;
+        let image = named(&[("packets", &packets), ("second", second)], fused::compose)?;
         let loaded = load(&image, &mut |_| Ok(None))?;
         Ok(Chained { image, loaded })
     };
@@ -188,20 +187,6 @@ fn drawn(rules: &[(u32, AclRule)], tables: &Compiled, traffic: Traffic) -> Vec<P
             (0..PACKETS as usize).map(|at| all[at % longest]).collect()
         }
     }
-}
-
-fn composed(modules: &[(&str, &[u8])]) -> anyhow::Result<Image> {
-    let objects: Vec<Object> =
-        modules.iter().map(|(_, object)| Object::parse(object)).collect::<Result<_, _>>()?;
-    let slots: Vec<SlotSpec> = modules.iter().map(|(name, _)| SlotSpec::new((*name).to_owned())).collect();
-    let spec = ModuleSpec::new(ObjectRef::File("bench.o".into()));
-    let modules = modules
-        .iter()
-        .zip(&objects)
-        .map(|((name, _), object)| Module { name, object, spec: &spec, digest: "0" })
-        .collect();
-    let slots = slots.iter().zip(0..).map(|(spec, row)| Slot { spec, row }).collect();
-    Ok(fused::compose(&Chain { name: "bench", default: ChainDefault::Keep, modules, slots })?)
 }
 
 /// The bars that the access list has to keep.

@@ -1,0 +1,133 @@
+//! What a session costs, by how many there are: an uplink and a downlink packet of one drawn at random, so that caches
+//! miss, with the map of sessions as different types, beside the least that has one look-up in as many.
+
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use anyhow::Context as _;
+use clap::Parser;
+use xdpchain_benches::datapath::{self, Objects};
+use xdpchain_benches::frames::{self, Gtp};
+use xdpchain_benches::report::{Report, Row, bar};
+use xdpchain_benches::rig::{Case, On, REDIRECT, Subject, TX, in_turn};
+use xdpchain_compose::{Image, MapOwner};
+use xdpchain_tests::Links;
+
+const ROUNDS: usize = 15;
+const REPEAT: u32 = 200_000;
+/// Sessions that are put into a map at a time.
+const STEP: u32 = 100_000;
+/// `BPF_MAP_TYPE_HASH` and `BPF_MAP_TYPE_LRU_HASH`.
+const HASH: u32 = 1;
+const LRU_HASH: u32 = 9;
+/// `BPF_F_NO_PREALLOC`.
+const NO_PREALLOC: u32 = 1;
+
+/// Measures packets of many sessions.
+#[derive(Parser)]
+struct Options {
+    /// Numbers of sessions
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 100_000, 1_000_000, 10_000_000])]
+    sessions: Vec<u32>,
+}
+
+/// How the maps of sessions are made.
+struct Kind {
+    name: &'static str,
+    map_type: u32,
+    flags: u32,
+}
+
+const KINDS: [Kind; 3] = [
+    Kind { name: "hash", map_type: HASH, flags: 0 },
+    Kind { name: "noprealloc", map_type: HASH, flags: NO_PREALLOC },
+    Kind { name: "lru", map_type: LRU_HASH, flags: 0 },
+];
+
+fn main() -> anyhow::Result<ExitCode> {
+    let options = Options::parse();
+    let links = Links::new();
+    let report = links.node.run(|| measure(&links, &options.sessions))?;
+    report.finish()?;
+    Ok(if judge(&report) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn measure(links: &Links, counts: &[u32]) -> anyhow::Result<Report> {
+    let objects = Objects::read()?;
+    let (radio, cloud) = (links.node.ifindex("n3"), links.node.ifindex("n6"));
+    let (up, down) = (frames::uplink(Gtp::Plain, 64), frames::downlink(64));
+    let mut report = Report::new("sessions");
+    for count in counts {
+        // One after the other: ten million sessions in every kind of map do not fit into the memory at once.
+        for (name, what) in [("floor-hash", 5), ("floor-array", 6)] {
+            let floor = Rc::new(datapath::looked_up(what, *count)?);
+            let cases = vec![Case::new(format!("{name}/{count}"), &floor, (&up, *count), TX)?];
+            measured(&mut report, cases, radio)?;
+        }
+        for kind in &KINDS {
+            let chain = Rc::new(chain(&objects, kind, *count)?);
+            let name = kind.name;
+            let cases = vec![Case::new(format!("{name}/{count}"), &chain, (&up, *count), REDIRECT)?];
+            measured(&mut report, cases, radio)?;
+            let cases =
+                vec![Case::new(format!("{name}-downlink/{count}"), &chain, (&down, *count), REDIRECT)?];
+            measured(&mut report, cases, cloud)?;
+            let octets = memory(&chain)? / f64::from(*count);
+            report.rows.push(Row::of(format!("bytes-per-session/{name}/{count}"), "octets", &[octets]));
+            if name == "hash" && Some(count) == counts.last() {
+                report.rows.push(Row::of("bytes-per-session", "octets", &[octets]));
+            }
+        }
+    }
+    Ok(report)
+}
+
+fn measured(report: &mut Report, mut cases: Vec<Case>, ifindex: u32) -> anyhow::Result<()> {
+    in_turn(&mut cases, On { ifindex }, ROUNDS, REPEAT)?;
+    report.rows.extend(cases.iter().map(Case::row));
+    eprintln!("{}", cases[0].name());
+    Ok(())
+}
+
+/// The chain of six with maps of sessions of this kind, for `count` sessions both ways.
+fn chain(objects: &Objects, kind: &Kind, count: u32) -> anyhow::Result<Subject> {
+    let alter = |image: &mut Image| {
+        for map in image.maps.iter_mut().filter(|map| map.def.name == "sessions") {
+            // The least recently used go before a map of that kind is full.
+            map.def.max_entries = if kind.map_type == LRU_HASH { count * 2 } else { count };
+            if map.owner != MapOwner::Module("stats".to_owned()) {
+                (map.def.map_type, map.def.flags) = (kind.map_type, kind.flags);
+            }
+        }
+    };
+    let chain = datapath::chain(objects, objects.len(), alter)?;
+    for first in (0..count).step_by(STEP as usize) {
+        let numbers = first..count.min(first + STEP);
+        datapath::add_sessions(&chain, numbers, false)
+            .with_context(|| format!("sessions from {first} on of {count}, {}", kind.name))?;
+    }
+    Ok(chain)
+}
+
+/// Octets of kernel memory of what there is for each session, both ways, its counters too.
+fn memory(chain: &Subject) -> anyhow::Result<f64> {
+    let mut octets = 0;
+    for module in ["gtp-decap", "gtp-encap", "stats"] {
+        octets += chain.map(Some(module), "sessions")?.memory()?;
+    }
+    Ok(octets as f64)
+}
+
+/// The bars that sessions have to keep, where their number was measured.
+fn judge(report: &Report) -> bool {
+    println!();
+    let ratio = |case: &str, floor: &str| Some(report.value(case)? / report.value(floor)?);
+    let mut kept = true;
+    if let Some(ratio) = ratio("hash/1000000", "floor-hash/1000000") {
+        kept &= bar("hash/1000000 to floor-hash/1000000", ratio, 1.3);
+    }
+    if let Some(octets) = report.value("bytes-per-session") {
+        kept &= bar("octets a session, both directions", octets, 200.0);
+    }
+    kept
+}
