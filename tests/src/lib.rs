@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acl;
+pub mod agent;
 pub mod cli;
 pub mod compat;
 pub mod far_end;
@@ -12,6 +13,7 @@ pub mod frames;
 pub mod kernel;
 pub mod net;
 pub mod plan;
+pub mod postgres;
 pub mod rows;
 pub mod trickle;
 pub mod world;

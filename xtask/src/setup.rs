@@ -26,6 +26,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("tshark", "an independent judge of packets"),
     ("bpftool", "an independent judge of what is loaded"),
     ("strace", "calls of a command that go wrong on purpose"),
+    ("postgresql-15", "tables that fill maps"),
+    ("openssl", "certificates of test servers"),
     ("python3-scapy", "an independent writer of packets"),
 ];
 

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod source;
 mod state;
 
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use xdpchain_abi::Reason;
 use xdpchain_spec::{MapRef, ObjectRef, Position, Timespan, Verdict};
 
+pub(crate) use source::SourceCommand;
 pub(crate) use state::{Restore, StateCommand};
 
 /// Several packet programs on one NIC, in the order that chains.yaml declares.
@@ -259,6 +261,16 @@ pub(crate) enum Command {
     Map {
         #[command(subcommand)]
         command: MapCommand,
+    },
+    /// Apply chains.yaml now and whenever it changes, follow its sources, and answer questions, until told to end
+    ///
+    /// Answers `/metrics`, `/healthz`, `/status` and `/sources` by HTTP on a unix socket. SIGHUP applies chains.yaml at once.
+    /// The data path runs on without it.
+    Agent,
+    /// Fill maps from database tables
+    Source {
+        #[command(subcommand)]
+        command: SourceCommand,
     },
     /// Save what maps hold to a file, give it back to them, and compare
     State {

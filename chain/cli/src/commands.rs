@@ -1,5 +1,6 @@
 //! The commands, one in each file.
 
+mod agent;
 mod apply;
 mod change;
 mod check;
@@ -18,6 +19,7 @@ mod plan;
 mod reasons;
 mod save;
 mod schema;
+mod source;
 mod state;
 mod status;
 mod test;
@@ -72,6 +74,8 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Completions { shell } => completions::run(shell),
         Command::Man { dir } => man::run(dir.as_deref()),
         Command::Map { command } => map::run(out, &command),
+        Command::Agent => agent::run(&common, out),
+        Command::Source { command } => source::run(&common, out, &command),
         Command::State { command } => state::run(out, &command),
         Command::Check { objects, program } => check::run(&common, out, &objects, program.as_deref()),
     }

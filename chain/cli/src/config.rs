@@ -27,7 +27,7 @@ pub(crate) fn read_text(file: Option<&Path>) -> Result<(String, PathBuf)> {
     let bytes = std::fs::read(path).map_err(failed)?;
     let text = String::from_utf8(bytes)
         .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error.utf8_error())))?;
-    tracing::info!(file = %path.display(), "read");
+    tracing::debug!(file = %path.display(), "read");
     Ok((text, path.to_owned()))
 }
 

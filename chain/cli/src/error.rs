@@ -214,6 +214,14 @@ pub(crate) enum Error {
          help: it is kept in `{file}`; `xdpchain recover` tries again"
     )]
     RestoreStuck { source: Box<Error>, undo: Box<Error>, file: PathBuf },
+    #[error("`{file}` has no source `{source_name}`\nhelp: {hint}")]
+    NoSuchSource { file: PathBuf, source_name: String, hint: String },
+    #[error(
+        "the agent cannot {what}: {source}\nhelp: check `agent:` in chains.yaml, and that no other agent runs"
+    )]
+    Agent { what: String, source: io::Error },
+    #[error(transparent)]
+    Source(Box<xdpchain_source::Error>),
     #[error("map `{map}` has a value for each CPU, which cannot be added up\nhelp: use `--format jsonl`")]
     NoSum { map: String },
     #[error("{}", with_help(.0))]
@@ -222,6 +230,12 @@ pub(crate) enum Error {
     Output(io::Error),
     #[error("cannot print as {format}: {reason}\nhelp: try another format with `-o`")]
     Format { format: &'static str, reason: String },
+}
+
+impl From<xdpchain_source::Error> for Error {
+    fn from(error: xdpchain_source::Error) -> Self {
+        Self::Source(Box::new(error))
+    }
 }
 
 /// A failure inside a change is the command's own when a closure of the command failed.
@@ -269,6 +283,7 @@ impl Error {
                 0 => exit::FAILED,
                 code => code,
             },
+            Self::Source(error) => source_status(error),
             Self::Save(error) => match **error {
                 SaveError::Spec(_) => exit::CONFIG,
                 _ => exit::USAGE,
@@ -288,7 +303,8 @@ impl Error {
             }
             Self::Object { source, .. } if source.is_of_kernel() => exit::KERNEL,
             Self::ReadRows { .. } => exit::USAGE,
-            Self::WentBack { .. } | Self::Watcher { .. } => exit::FAILED,
+            Self::Agent { source, .. } if denied(source) => exit::PERMISSION,
+            Self::Agent { .. } | Self::WentBack { .. } | Self::Watcher { .. } => exit::FAILED,
             Self::RestoreUndone { .. }
             | Self::RestoreStuck { .. }
             | Self::RestoreLoses { .. }
@@ -300,7 +316,8 @@ impl Error {
                 exit::FAILED
             }
             Self::ReadConfig { .. } => exit::CONFIG,
-            Self::NoSuchChain { .. }
+            Self::NoSuchSource { .. }
+            | Self::NoSuchChain { .. }
             | Self::NoChainForInterface { .. }
             | Self::NoBuiltin { .. }
             | Self::NothingToPlan { .. }
@@ -336,6 +353,20 @@ impl Error {
             | Self::Output(_)
             | Self::Format { .. } => exit::NOT_READY,
         }
+    }
+}
+
+fn source_status(error: &xdpchain_source::Error) -> u8 {
+    use xdpchain_source::Error as Source;
+    match error {
+        Source::Map { source, .. } => match source.class().code() {
+            0 => exit::FAILED,
+            code => code,
+        },
+        Source::Fields { .. } | Source::NoColumn { .. } | Source::NoTarget { .. } => exit::CONFIG,
+        Source::File { source, .. } if denied(source) => exit::PERMISSION,
+        Source::NotBuilt { .. } => exit::USAGE,
+        _ => exit::FAILED,
     }
 }
 

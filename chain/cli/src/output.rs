@@ -71,10 +71,7 @@ impl Output {
                 let reason = "only `xdpchain test` prints it".to_owned();
                 return Err(Error::Format { format: "JUnit", reason });
             }
-            Format::Json => {
-                let failed = |e: serde_json::Error| Error::Format { format: "JSON", reason: e.to_string() };
-                serde_json::to_string_pretty(&envelope).map_err(failed)? + "\n"
-            }
+            Format::Json => document(kind, data)?,
             Format::Yaml => {
                 let failed = |e: serde_yaml::Error| Error::Format { format: "YAML", reason: e.to_string() };
                 serde_yaml::to_string(&envelope).map_err(failed)?
@@ -82,6 +79,13 @@ impl Output {
         };
         write(text.as_bytes())
     }
+}
+
+/// `data`, a struct, as a JSON document of that kind.
+pub(crate) fn document<T: Serialize>(kind: &str, data: &T) -> Result<String> {
+    let failed = |e: serde_json::Error| Error::Format { format: "JSON", reason: e.to_string() };
+    Ok(serde_json::to_string_pretty(&Envelope { api_version: API_VERSION, kind, data }).map_err(failed)?
+        + "\n")
 }
 
 /// Whether <https://no-color.org> is asked for.

@@ -6,9 +6,11 @@ use crate::Verdict;
 use crate::edit::unreachable_slot;
 use crate::error::Problem;
 use crate::guard::{GateSpec, WatchSpec};
-use crate::model::{ChainSpec, MapRef, ModuleSpec, ObjectRef, Place, SlotSpec, SourceSpec};
+use crate::model::{ChainSpec, MapRef, ModuleSpec, ObjectRef, Place, SlotSpec};
 use crate::parse::{RawChain, RawSlot};
+use crate::source::SourceSpec;
 use crate::tree::{Node, Spot, Step, path_name};
+use crate::{AgentSpec, Database};
 
 type Checked<T> = Result<T, (Problem, Spot)>;
 
@@ -161,10 +163,93 @@ pub(crate) fn sources(
     modules: &IndexMap<String, ModuleSpec>,
     root: &Node,
 ) -> Checked<()> {
+    let mut filled: IndexMap<&MapRef, (&str, usize)> = IndexMap::new();
     for (name, source) in sources {
-        valid_name(name, "source", root, &steps!["sources", name.as_str()])?;
+        let name = name.as_str();
+        valid_name(name, "source", root, &steps!["sources", name])?;
         for (i, map) in source.maps.iter().enumerate() {
-            known_module(&map.module, modules, root, &steps!["sources", name.as_str(), "maps", i])?;
+            let at = steps!["sources", name, "maps", i];
+            known_module(&map.module, modules, root, &at)?;
+            let spot = root.value_spot(&at);
+            if let Some(import) = modules[&map.module].imports.get(&map.map) {
+                let (MapRef { module, map }, owner) = (map.clone(), import.to_string());
+                return Err((Problem::SourceOfImport { module, map, owner }, spot));
+            }
+            if let Some((first, first_line)) = filled.insert(map, (name, spot.line)) {
+                let (map, first) = (map.to_string(), first.to_owned());
+                return Err((Problem::FilledTwice { map, first, first_line }, spot));
+            }
+        }
+        let bad = |message: String, help: &str, at: &[Step<'_>]| {
+            let problem = Problem::BadValue { message, path: String::new(), help: help.to_owned() };
+            Err((problem, root.value_spot(at)))
+        };
+        if source.maps.is_empty() {
+            let at = steps!["sources", name, "maps"];
+            return bad(format!("source `{name}` fills no map"), "list at least one, as `module/map`", &at);
+        }
+        for (key, text) in [("table", &source.table), ("key", &source.key)] {
+            if text.is_empty() || text.contains('\0') {
+                let help = "write the name as the database has it";
+                return bad(
+                    format!("`{key}` of source `{name}` is no name"),
+                    help,
+                    &steps!["sources", name, key],
+                );
+            }
+        }
+        for key in ["password_file", "ca_file"] {
+            let given = if key == "ca_file" { &source.ca_file } else { &source.password_file };
+            if given.is_some() && matches!(source.from, Database::Sqlite(_)) {
+                let message = format!("`{key}` means nothing for a database of SQLite's");
+                return bad(message, "remove it", &steps!["sources", name, key]);
+            }
+        }
+        fields(name, source, root)?;
+    }
+    Ok(())
+}
+
+/// A field has one column or one constant, and belongs to a map of its source.
+fn fields(name: &str, source: &SourceSpec, root: &Node) -> Checked<()> {
+    let columns = source.columns.iter().map(|(field, column)| ("columns", field, column.column.is_empty()));
+    let constants = source.constants.keys().map(|field| ("constants", field, false));
+    for (list, field, nameless) in columns.chain(constants) {
+        let (of, path) = source.field(field);
+        let (message, help) = if path.is_empty() || nameless {
+            (
+                format!("a field or a column in `{list}` of source `{name}` has no name"),
+                "write `field: column`",
+            )
+        } else if of.is_none() && field.contains('/') {
+            (
+                format!("`{field}` is about no map of source `{name}`"),
+                "write `module/map.field` with one of its `maps`",
+            )
+        } else if list == "constants" && source.columns.contains_key(field) {
+            (
+                format!("`{field}` of source `{name}` has both a column and a constant"),
+                "remove one of the two",
+            )
+        } else {
+            continue;
+        };
+        let problem = Problem::BadValue { message, path: String::new(), help: help.to_owned() };
+        return Err((problem, root.key_spot(&steps!["sources", name, list, field.as_str()])));
+    }
+    Ok(())
+}
+
+pub(crate) fn agent(agent: &AgentSpec, modules: &IndexMap<String, ModuleSpec>, root: &Node) -> Checked<()> {
+    for map in agent.alarms.keys() {
+        let name = map.to_string();
+        known_module(&map.module, modules, root, &steps!["agent", "alarms", name.as_str()])?;
+    }
+    for (i, user) in agent.allow.iter().enumerate() {
+        if user.is_empty() {
+            let (message, help) = ("a user in `allow` has no name".to_owned(), "write a name or a number");
+            let problem = Problem::BadValue { message, path: String::new(), help: help.to_owned() };
+            return Err((problem, root.value_spot(&steps!["agent", "allow", i])));
         }
     }
     Ok(())

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::secret::redact;
 use crate::tree::Spot;
 
 /// Characters of an offending line that are shown at most.
@@ -22,7 +23,7 @@ pub struct SpecError {
 
 impl SpecError {
     pub(crate) fn new(problem: Problem, spot: Spot, source: &str, file: &Path) -> Self {
-        let text = source.lines().nth(spot.line - 1).unwrap_or_default().to_owned();
+        let text = redact(source.lines().nth(spot.line - 1).unwrap_or_default());
         Self { problem: Box::new(problem), file: file.to_owned(), spot, text }
     }
 
@@ -47,7 +48,9 @@ impl std::error::Error for SpecError {}
 impl fmt::Display for SpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Spot { line, column, width } = self.spot;
-        writeln!(f, "{}:{line}:{column}: {}", self.file.display(), self.problem)?;
+        // A value of the wrong type is quoted, whatever it is.
+        let problem = redact(&self.problem.to_string());
+        writeln!(f, "{}:{line}:{column}: {problem}", self.file.display())?;
         if !self.text.is_empty() {
             // Begin far enough to the right that a caret in a very long line is still seen.
             let skipped = (column - 1).saturating_sub(EXCERPT / 2);
@@ -298,6 +301,26 @@ pub enum Problem {
         /// The chain.
         chain: String,
     },
+    /// A map that two sources fill, or one twice.
+    #[error("map `{map}` is filled by source `{first}` already, in line {first_line}")]
+    FilledTwice {
+        /// The map.
+        map: String,
+        /// The source that it was in first.
+        first: String,
+        /// The line of the first one.
+        first_line: usize,
+    },
+    /// A source for a map that another module owns.
+    #[error("map `{map}` of module `{module}` is imported, so a source cannot fill it by this name")]
+    SourceOfImport {
+        /// The module.
+        module: String,
+        /// The map.
+        map: String,
+        /// The map that it is.
+        owner: String,
+    },
     /// An interface in two chains, or twice in one.
     #[error("interface `{interface}` is in chain `{first}` already, in line {first_line}")]
     InterfaceTwice {
@@ -385,6 +408,12 @@ impl Problem {
             Self::EmptyWatch { .. } => {
                 "give `max_drop_increase` or `max_aborted`, or remove `watch`".to_owned()
             }
+            Self::FilledTwice { map, .. } => {
+                format!(
+                    "rows of one table fill a map; remove `{map}` from one of the two, or join the tables"
+                )
+            }
+            Self::SourceOfImport { owner, .. } => format!("name its owner's map: `{owner}`"),
             Self::InterfaceTwice { interface, .. } => {
                 format!("an interface has one chain; remove `{interface}` from one of the two")
             }

@@ -12,7 +12,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
-use crate::{GateSpec, Verdict, VerdictSet, WatchSpec};
+use crate::{AgentSpec, GateSpec, SourceSpec, Verdict, VerdictSet, WatchSpec};
 
 /// The one version of the file's format that is understood.
 pub const VERSION: u32 = 1;
@@ -30,6 +30,9 @@ pub struct Config {
     pub chains: IndexMap<String, ChainSpec>,
     /// The database tables that fill maps, by name.
     pub sources: IndexMap<String, SourceSpec>,
+    /// What the agent is told.
+    #[serde(default)]
+    pub agent: AgentSpec,
 }
 
 /// A module: one ELF object and what is asked of it.
@@ -382,22 +385,4 @@ pub enum Place {
     Order,
     /// Once at the end, for every packet, with the chain's final verdict in the packet context.
     Exit,
-}
-
-/// A database table that fills maps. Only its syntax is looked at so far.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SourceSpec {
-    /// Where the database is, `sqlite:FILE` or `postgres://…`.
-    pub from: String,
-    /// The table.
-    pub table: String,
-    /// The maps that its rows go to.
-    pub maps: Vec<MapRef>,
-    /// The column that tells rows apart.
-    pub key: String,
-    /// Which column a field comes from, by the field's name; a field that is not named comes from the column of its
-    /// own name.
-    #[serde(default)]
-    pub columns: IndexMap<String, String>,
 }

@@ -9,11 +9,12 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use crate::error::{Problem, SpecError};
-use crate::model::{
-    ChainDefault, Engine, MapOverride, MapRef, MigrateSpec, Mode, ObjectRef, Place, SourceSpec,
-};
+use crate::model::{ChainDefault, Engine, MapOverride, MapRef, MigrateSpec, Mode, ObjectRef, Place};
+use crate::source::SourceSpec;
 use crate::tree::{self, Kind, Node, Spot, Step};
-use crate::{Config, GateSpec, ModuleSpec, VERSION, Verdict, VerdictSet, WatchSpec, check};
+use crate::{
+    AgentSpec, Config, Database, GateSpec, ModuleSpec, VERSION, Verdict, VerdictSet, WatchSpec, check,
+};
 
 /// What runs on which interface, and in what order.
 #[derive(Deserialize, JsonSchema)]
@@ -33,6 +34,9 @@ pub(crate) struct RawConfig {
     /// The database tables that fill maps, by name.
     #[serde(default)]
     sources: IndexMap<String, SourceSpec>,
+    /// The agent: where it answers, whom, and when a map counts as nearly full.
+    #[serde(default)]
+    agent: AgentSpec,
 }
 
 /// `module: OBJECT` or `module: { object: OBJECT, … }`.
@@ -299,7 +303,7 @@ fn mismatch(message: &str) -> Option<(String, String)> {
 }
 
 fn meaning(raw: RawConfig, root: &Node, folder: &Path) -> Result<Config, (Problem, Spot)> {
-    let RawConfig { modules: raw_modules, chains: raw_chains, sources, .. } = raw;
+    let RawConfig { modules: raw_modules, chains: raw_chains, mut sources, mut agent, .. } = raw;
     let mut modules = IndexMap::new();
     for (name, RawModule(raw)) in raw_modules {
         let object = match raw.object {
@@ -311,13 +315,23 @@ fn meaning(raw: RawConfig, root: &Node, folder: &Path) -> Result<Config, (Proble
     }
     check::modules(&modules, root)?;
     check::sources(&sources, &modules, root)?;
+    check::agent(&agent, &modules, root)?;
     let mut chains = check::chains(raw_chains, &modules, root)?;
     for gate in chains.values_mut().filter_map(|chain| chain.gate.as_mut()) {
         for path in gate.fixtures.iter_mut().chain(&mut gate.pcap) {
             *path = relative_to(folder, std::mem::take(path));
         }
     }
-    Ok(Config { modules, chains, sources })
+    for source in sources.values_mut() {
+        if let Database::Sqlite(path) = &mut source.from {
+            *path = relative_to(folder, std::mem::take(path));
+        }
+        for path in [&mut source.password_file, &mut source.ca_file].into_iter().flatten() {
+            *path = relative_to(folder, std::mem::take(path));
+        }
+    }
+    agent.socket = relative_to(folder, agent.socket);
+    Ok(Config { modules, chains, sources, agent })
 }
 
 pub(crate) fn relative_to(folder: &Path, path: PathBuf) -> PathBuf {

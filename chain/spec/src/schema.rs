@@ -6,7 +6,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
 use crate::parse::{ModuleOptions, RawConfig, RawModule, RawSlot, SlotOptions};
-use crate::{MapRef, ObjectRef, Percentage, Timespan, Verdict, VerdictSet};
+use crate::source::ColumnOptions;
+use crate::{
+    ColumnSpec, Constant, Database, Loopback, MapRef, ObjectRef, Percentage, Timespan, Verdict, VerdictSet,
+};
 
 /// The schema (draft 2020-12). What it cannot say (names that must be declared, orders that cannot be) is left to
 /// [`Config::parse`](crate::Config::parse).
@@ -67,6 +70,16 @@ inline!(VerdictSet, "Verdicts", generator => json_schema!({
 }));
 inline!(RawModule, "ModuleOrObject", generator => json_schema!({
     "anyOf": [generator.subschema_for::<ObjectRef>(), generator.subschema_for::<ModuleOptions>()]
+}));
+inline!(Database, "Database", _generator => json_schema!({
+    "type": "string", "pattern": "^(sqlite:.+|postgres(ql)?://.+)$"
+}));
+inline!(Loopback, "Loopback", _generator => json_schema!({
+    "type": "string", "pattern": "^(127\\.[0-9.]+|\\[::1\\]):[0-9]+$"
+}));
+inline!(Constant, "Constant", _generator => json_schema!({ "type": ["string", "number", "boolean"] }));
+inline!(ColumnSpec, "ColumnOrName", generator => json_schema!({
+    "anyOf": [{ "type": "string" }, generator.subschema_for::<ColumnOptions>()]
 }));
 inline!(RawSlot, "Slot", generator => json_schema!({
     "anyOf": [

@@ -26,6 +26,15 @@ impl Timespan {
         Self(seconds * 1000)
     }
 
+    /// A span of that many milliseconds.
+    ///
+    /// # Panics
+    /// As [`seconds`](Self::seconds).
+    pub const fn milliseconds(milliseconds: u64) -> Self {
+        assert!(milliseconds > 0 && milliseconds <= LONGEST);
+        Self(milliseconds)
+    }
+
     /// As the standard library has it.
     pub const fn duration(self) -> Duration {
         Duration::from_millis(self.0)

@@ -39,6 +39,18 @@ chains:
     gate: { fixtures: [gold], pcap: [x.pcap] }
     watch: { window: 10s, max_drop_increase: 2.5%, max_aborted: 0 }
     slots: [a, b: { proceed_on: [pass, tx], on_unknown: drop, observer: false, at: order }]
+sources:
+  s:
+    from: \"postgres://u@db.example/net\"
+    table: t
+    key: id
+    maps: [a/m]
+    columns: { x: y, a/m.z: { column: net, cast: prefix_length, when_null: 32 } }
+    constants: { f: 1, g: true }
+    defaults: true
+    poll: 50ms
+    password_file: pw
+agent: { socket: a.sock, allow: [prometheus], metrics: \"127.0.0.1:9469\", alarm_at: 80%, alarms: { a/m: 50% } }
 ";
     let parses = |text: &str| Config::parse(text, Path::new("chains.yaml")).is_ok();
     assert!(parses(good) && takes(good));
@@ -63,6 +75,18 @@ chains:
         ("observer: false", "observers: false"),
         ("at: order", "at: end"),
         ("slots: [a, ", "slots: [a, a: {}, { x: {}, y: {} }, "),
+        ("postgres://u@", "mysql://u@"),
+        ("cast: prefix_length", "cast: length"),
+        ("when_null: 32", "when_nul: 32"),
+        ("when_null: 32", "when_null: [32]"),
+        ("{ f: 1", "{ f: [1]"),
+        ("    key: id\n", ""),
+        ("key: id", "key: id\n    keys: id"),
+        ("defaults: true", "defaults: maybe"),
+        ("poll: 50ms", "poll: 50"),
+        ("127.0.0.1:9469", "0.0.0.0:9469"),
+        ("alarm_at: 80%", "alarm_at: 0.8"),
+        ("alarms: { a/m: 50% }", "alarms: { am: 50% }"),
     ] {
         let bad = good.replacen(from, to, 1);
         assert_ne!(bad, good, "{from}");

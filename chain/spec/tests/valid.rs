@@ -45,6 +45,14 @@ fn the_example_stays_valid_when_its_commented_parts_are_used() {
                 "key",
                 "maps",
                 "columns",
+                "constants",
+                "defaults",
+                "agent",
+                "socket",
+                "allow",
+                "metrics",
+                "alarm_at",
+                "alarms",
                 "gate",
                 "watch",
             ];
@@ -69,6 +77,9 @@ fn the_example_stays_valid_when_its_commented_parts_are_used() {
     );
     assert!(config.chains["edge"].slot("sampler").unwrap().observer);
     assert_eq!(config.sources["sessions"].maps.len(), 2);
+    assert_eq!(config.sources["sessions"].from.to_string(), "sqlite:/etc/xdpchain/sessions.db");
+    assert_eq!(config.agent.alarm_of("gtp-decap/sessions").to_string(), "80%");
+    assert_eq!(config.agent.alarm_of("gtp-encap/sessions").to_string(), "90%");
     assert_eq!(config.chains["edge"].gate.as_ref().map(|gate| gate.pcap.len()), Some(1));
     assert_eq!(config.chains["edge"].watch.and_then(|watch| watch.max_aborted), Some(0));
 }

@@ -132,6 +132,21 @@ impl Column {
         self.size * self.count.unwrap_or(1)
     }
 
+    /// The meaning of a column that is no array.
+    pub(crate) fn scalar(&self) -> Option<&Leaf> {
+        self.count.is_none().then_some(&self.leaf)
+    }
+
+    /// Whether it is a row of single octets.
+    pub(crate) fn is_octets(&self) -> bool {
+        self.size == 1 || self.leaf == Leaf::Bytes
+    }
+
+    /// Its place in the octets of a whole value.
+    pub(crate) fn place<'o>(&self, octets: &'o mut [u8]) -> &'o mut [u8] {
+        &mut octets[self.offset..self.offset + self.len()]
+    }
+
     /// The cell's text.
     pub(crate) fn print(&self, octets: &[u8]) -> String {
         let octets = &octets[self.offset..self.offset + self.len()];

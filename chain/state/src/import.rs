@@ -198,31 +198,42 @@ fn plan(
     header: &csv::StringRecord,
     options: ImportOptions,
 ) -> Result<Vec<Cell>, StateError> {
+    // Spreadsheets mark the start of UTF-8 text.
+    let names = || header.iter().map(|name| name.trim_start_matches('\u{feff}').trim());
+    let found = fields(columns, names(), options.defaults).map_err(|e| e.in_row(1))?;
+    let cells = found.into_iter().zip(names());
+    Ok(cells.map(|((side, column), name)| Cell { side, column, name: name.to_owned() }).collect())
+}
+
+/// The columns that `names` mean, which have to be whole entries, but for fields of the value with `defaults`.
+pub(crate) fn fields<'n>(
+    columns: &MapColumns,
+    names: impl Iterator<Item = &'n str>,
+    defaults: bool,
+) -> Result<Vec<(Side, Column)>, StateError> {
     let mut given: [Vec<&Column>; 2] = [Vec::new(), Vec::new()];
-    let mut cells = Vec::new();
-    for name in header {
-        // Spreadsheets mark the start of UTF-8 text.
-        let name = name.trim_start_matches('\u{feff}').trim();
-        let (side, column) = columns.find(name).map_err(|e| e.in_row(1))?;
+    let mut found = Vec::new();
+    for name in names {
+        let (side, column) = columns.find(name)?;
         given[side as usize].push(column);
-        cells.push(Cell { side, column: column.clone(), name: name.to_owned() });
+        found.push((side, column.clone()));
     }
     let mut missing = Vec::new();
     for (side, given) in [(Side::Key, &given[0]), (Side::Value, &given[1])] {
         let half = if side == Side::Key { &columns.key } else { &columns.value };
         // Zeros for a whole key would make every row the same entry.
-        let defaults = options.defaults && !(side == Side::Key && given.is_empty());
+        let defaults = defaults && !(side == Side::Key && given.is_empty());
         match half.check(given, defaults, GIVE_COLUMNS) {
             Err(StateError::Missing { fields, .. }) => {
                 let name = |path: &String| half.find(path).map(|c| columns.shortest(side, c));
                 missing.extend(fields.iter().filter_map(name));
             }
-            other => other.map_err(|e| e.in_row(1))?,
+            other => other?,
         }
     }
     match missing.is_empty() {
-        true => Ok(cells),
-        false => Err(StateError::Missing { fields: missing, help: GIVE_COLUMNS }.in_row(1)),
+        true => Ok(found),
+        false => Err(StateError::Missing { fields: missing, help: GIVE_COLUMNS }),
     }
 }
 

@@ -280,7 +280,8 @@ impl Leaf {
         }
     }
 
-    fn error(&self, len: usize, found: &str) -> StateError {
+    /// That `found` is nothing that the scalar, of `len` octets, can be.
+    pub(crate) fn error(&self, len: usize, found: &str) -> StateError {
         let (expected, help) = match self {
             Self::Number(number) => (number.expected(), "numbers are decimal, or hexadecimal with `0x`"),
             Self::Ipv4 => ("an IPv4 address".to_owned(), "write it as 192.0.2.1"),

@@ -19,7 +19,7 @@ use crate::error::{Result, exit};
 use crate::output::{Output, Page, grouped, octets};
 
 #[derive(Serialize)]
-struct Statuses {
+pub(crate) struct Statuses {
     interfaces: Vec<Status>,
 }
 
@@ -162,6 +162,13 @@ pub(crate) fn run(out: Output, iface: Option<&str>) -> Result<u8> {
         eprintln!("help: `xdpchain recover` clears away what is gone");
     }
     Ok(if healthy { exit::DONE } else { exit::NOT_READY })
+}
+
+/// What is told of every interface with a chain.
+pub(crate) fn collect(host: &Host) -> Result<Statuses> {
+    let names = host.interfaces()?.into_iter();
+    let interfaces = names.map(|name| status(host, &host.status(&name)?, true)).collect::<Result<_>>()?;
+    Ok(Statuses { interfaces })
 }
 
 /// What is told of a chain; with `levels` also how full its maps are.

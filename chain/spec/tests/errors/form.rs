@@ -157,7 +157,7 @@ modulse: {}
         r#"chains.yaml:2:1: unknown key `modulse`
  2 | modulse: {}
    | ^^^^^^^
-help: did you mean `modules`? keys here are version, modules, chains and sources
+help: did you mean `modules`? keys here are version, modules, chains, sources and agent
 "#,
     );
     refused(
@@ -167,7 +167,7 @@ frobnicate: {}
         r#"chains.yaml:2:1: unknown key `frobnicate`
  2 | frobnicate: {}
    | ^^^^^^^^^^
-help: keys here are version, modules, chains and sources
+help: keys here are version, modules, chains, sources and agent
 "#,
     );
     refused(

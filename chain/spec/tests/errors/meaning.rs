@@ -425,3 +425,77 @@ help: expected a whole number, 0 or more
 "#,
     );
 }
+
+fn refused_source(source: &str, said: &str) {
+    refused(
+        &format!(
+            "version: 1\nmodules: {{ a: a.o, b: {{ object: b.o, imports: {{ m: a/m }} }} }}\nsources:\n{source}\n"
+        ),
+        said,
+    );
+}
+
+#[test]
+fn sources_that_cannot_fill_what_they_name() {
+    refused_source(
+        "  s: { from: 'sqlite:s.db', table: t, key: id, maps: [a/m] }
+  t: { from: 'sqlite:s.db', table: u, key: id, maps: [a/n, a/m] }",
+        "chains.yaml:5:60: map `a/m` is filled by source `s` already, in line 4
+ 5 |   t: { from: 'sqlite:s.db', table: u, key: id, maps: [a/n, a/m] }
+   |                                                            ^^^
+help: rows of one table fill a map; remove `a/m` from one of the two, or join the tables
+",
+    );
+    refused_source(
+        "  s: { from: 'sqlite:s.db', table: t, key: id, maps: [b/m] }",
+        "chains.yaml:4:55: map `m` of module `b` is imported, so a source cannot fill it by this name
+ 4 |   s: { from: 'sqlite:s.db', table: t, key: id, maps: [b/m] }
+   |                                                       ^^^
+help: name its owner's map: `a/m`
+",
+    );
+    refused_source(
+        "  s: { from: 'sqlite:s.db', table: t, key: id, maps: [] }",
+        "chains.yaml:4:54: source `s` fills no map
+ 4 |   s: { from: 'sqlite:s.db', table: t, key: id, maps: [] }
+   |                                                      ^
+help: list at least one, as `module/map`
+",
+    );
+    refused_source(
+        "  s: { columns: { a/n.x: y }, from: 'sqlite:s.db', table: t, key: id, maps: [a/m] }",
+        "chains.yaml:4:19: `a/n.x` is about no map of source `s`
+ 4 |   s: { columns: { a/n.x: y }, from: 'sqlite:s.db', table: t, key: id, maps: [a/m] }
+   |                   ^^^^^
+help: write `module/map.field` with one of its `maps`
+",
+    );
+    refused_source(
+        "  s: { constants: { x: 1 }, columns: { x: y }, from: 'sqlite:s.db', table: t, key: id, maps: [a/m] }",
+        "chains.yaml:4:21: `x` of source `s` has both a column and a constant
+ 4 |   s: { constants: { x: 1 }, columns: { x: y }, from: 'sqlite:s.db', table: t, key: id, maps: [a/m] }
+   |                     ^
+help: remove one of the two
+",
+    );
+}
+
+#[test]
+fn a_password_is_never_shown() {
+    refused_source(
+        "  s: { maps: [], from: 'postgres://u:geheim@h/d', table: t, key: id }",
+        "chains.yaml:4:14: source `s` fills no map
+ 4 |   s: { maps: [], from: 'postgres://u:******@h/d', table: t, key: id }
+   |              ^
+help: list at least one, as `module/map`
+",
+    );
+    refused_source(
+        "  s: 'postgres://u:geheim@h/d'",
+        "chains.yaml:4:6: wrong type for `sources.s`: found string \"postgres://u:******@h/d\"
+ 4 |   s: 'postgres://u:******@h/d'
+   |      ^^^^^^^^^^^^^^^^^^^^^^^^^
+help: expected a mapping, `key: value`
+",
+    );
+}
