@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use xdpchain_state::{Contents, Half, Record, Refit, StateReader, StateWriter, Target};
+use xdpchain_state::{Contents, Record, Refit, StateReader, StateWriter, Target};
 
 /// Octets of entries that are looked at.
 const MOST: usize = 1 << 20;
@@ -27,8 +27,8 @@ fn read(file: &[u8]) {
     let maps = reader.contents().maps.clone();
     let mut known = Vec::new();
     for map in &maps {
-        let (key, value) = reader.halves(map);
-        let value = Half { size: value.size, ..value };
+        let Ok(types) = reader.types(map) else { return };
+        let (key, value) = map.halves(types.as_deref());
         let cpus = map.cpus.map(|_| 2);
         let target = Target { map_type: map.map_type, key, value, cpus };
         known.push((reader.codec(map).ok(), Refit::new(&reader, map, &target, &[]).ok()));

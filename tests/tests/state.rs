@@ -252,6 +252,29 @@ fn what_is_printed_is_what_bpftool_prints_and_rows_are_taken_back_octet_for_octe
     }
 }
 
+#[test]
+fn the_values_of_each_cpu_are_set_as_they_are_printed() {
+    let (node, _far) = pair();
+    let shell = Shell::new(&node, FIRST);
+    shell.xdpchain(&["attach", "eth1"]).expect(0);
+    fill(&shell, 2, 1);
+    let entry = shell.json(&["map", "get", "flows/totals", "1"]);
+    let mut cpus = entry["cpus"].clone();
+    for (number, value) in cpus.as_array_mut().expect("a list").iter_mut().enumerate() {
+        value["packets"] = Value::from(10 + number);
+    }
+    shell.xdpchain(&["map", "set", "flows/totals", "1", &cpus.to_string()]).expect(0);
+    assert_eq!(shell.json(&["map", "get", "flows/totals", "1"])["cpus"], cpus);
+    shell.xdpchain(&["state", "save", "a.state"]).expect(0);
+    shell.xdpchain(&["map", "del", "flows/totals", "1"]).expect(0);
+    shell.xdpchain(&["state", "restore", "a.state"]).expect(0);
+    assert_eq!(shell.json(&["map", "get", "flows/totals", "1"])["cpus"], cpus);
+    let few = r#"[{"packets": 1, "bytes": 2, "spare": 3, "kind": 4}]"#;
+    if cpus.as_array().map(Vec::len) != Some(1) {
+        shell.xdpchain(&["map", "set", "flows/totals", "1", few]).expect(2);
+    }
+}
+
 /// The second build, with what tells how to get there.
 fn second() -> String {
     let how = "{ renames: { bytes: octets } }";

@@ -427,7 +427,7 @@ pub(crate) enum MapCommand {
         map: MapName,
         /// The key
         key: String,
-        /// The value, as `map show` prints values
+        /// The value, as `map show` prints values; of a per-CPU map also a JSON list with each CPU's
         value: String,
     },
     /// Delete a key

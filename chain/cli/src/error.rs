@@ -207,6 +207,12 @@ pub(crate) enum Error {
          help: nothing was changed; `--allow-loss FIELD` gives one up, and `renames:` in chains.yaml tells a new name"
     )]
     RestoreLoses { fields: String },
+    #[error(
+        "map `{map}` has more than {} of entries in the file, which are not compared\n\
+         help: name other maps with `--map`, or restore it with `--dry-run` to have the file checked",
+        crate::output::octets(*.octets as u64)
+    )]
+    TooManyToCompare { map: String, octets: usize },
     #[error("{source}\nnote: every map has again what it had before")]
     RestoreUndone { source: Box<Error> },
     #[error(
@@ -310,7 +316,10 @@ impl Error {
             | Self::RestoreLoses { .. }
             | Self::RestoreMisfit { .. }
             | Self::CannotRestore { .. } => exit::FAILED,
-            Self::StateFile { .. } | Self::NotSaved { .. } | Self::NotInFile { .. } => exit::USAGE,
+            Self::TooManyToCompare { .. }
+            | Self::StateFile { .. }
+            | Self::NotSaved { .. }
+            | Self::NotInFile { .. } => exit::USAGE,
             Self::NotRunning { .. } => exit::NOT_READY,
             Self::Gate { .. } | Self::MapFull { .. } | Self::MapTypes { .. } | Self::WriteRows { .. } => {
                 exit::FAILED

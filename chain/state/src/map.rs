@@ -137,6 +137,31 @@ impl MapCodec {
         Ok(Value::List(self.cpus(octets)?.map(|octets| self.value.decode(octets)).collect::<Result<_, _>>()?))
     }
 
+    /// The octets of a value as system calls take it. For a per-CPU map of `cpus` CPUs it is a list with each CPU's value, as
+    /// [`MapCodec::decode_cpus`] gives it, or one value, which the first CPU gets and the others zeros, so that it is their sum.
+    ///
+    /// # Errors
+    /// As [`Codec::encode_json`].
+    pub fn encode_value(&self, json: &Json, cpus: usize) -> Result<Vec<u8>, StateError> {
+        if !self.per_cpu {
+            return self.value.encode_json(json);
+        }
+        if let Json::Array(list) = json
+            && list.len() == cpus
+        {
+            let each: Result<Vec<_>, _> = list.iter().map(|json| self.value.encode_json(json)).collect();
+            match each {
+                Ok(each) => return Ok(self.join(each.iter().map(Vec::as_slice))),
+                // A value that is a list itself.
+                Err(_) if !self.value.is_scalar() && self.value.encode_json(json).is_ok() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut octets = self.value.encode_json(json)?;
+        octets.resize(self.stride() * cpus, 0);
+        Ok(octets)
+    }
+
     /// An entry as one object with `key` and `value`, a line of JSON lines. A per-CPU value is as in
     /// [`MapCodec::decode_value`].
     ///

@@ -58,7 +58,9 @@ impl Refit {
         renames: &[(String, String)],
     ) -> Result<Self, StateError> {
         let new = (target.key, target.value);
-        let converter = MapConverter::new(target.map_type, file.halves(map), new, renames, &[])?;
+        let types = file.types(map)?;
+        let old = map.halves(types.as_deref());
+        let converter = MapConverter::new(target.map_type, old, new, renames, &[])?;
         let (btf, ids) = match (target.key.ty, target.value.ty) {
             (Some((btf, key)), Some((_, value))) => (Some(btf), (Some(key), Some(value))),
             (Some((btf, key)), None) => (Some(btf), (Some(key), None)),

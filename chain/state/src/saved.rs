@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 pub use read::{Record, StateReader};
 pub use write::StateWriter;
 
-use crate::StateError;
+use xdpchain_compose::btf::Btf;
+
 use crate::map::{PER_CPU_ALIGN, is_per_cpu};
+use crate::{Half, StateError};
 
 /// The version of the format that is written, and the only one that is read.
 pub const STATE_VERSION: u32 = 1;
@@ -105,6 +107,12 @@ impl SavedMap {
     pub fn value_len(&self) -> usize {
         let size = self.value_size as usize;
         self.cpus.map_or(size, |cpus| size.next_multiple_of(PER_CPU_ALIGN).saturating_mul(cpus as usize))
+    }
+
+    /// Its keys and values, by the types that the file has of it.
+    pub fn halves<'a>(&self, types: Option<&'a Btf>) -> (Half<'a>, Half<'a>) {
+        let half = |id: u32, size| Half { ty: types.filter(|_| id != 0).map(|btf| (btf, id)), size };
+        (half(self.key_type, self.key_size), half(self.value_type, self.value_size))
     }
 
     /// What keeps it from being in a file, in words that its name goes before.

@@ -1,5 +1,6 @@
 //! The shape of a type: BTF compiled to offsets and scalars, so that no id is followed per value.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use xdpchain_compose::btf::{Btf, Composite, Enumeration, Member, Name, Type, TypeId, encoding};
@@ -7,9 +8,9 @@ use xdpchain_compose::btf::{Btf, Composite, Enumeration, Member, Name, Type, Typ
 use crate::StateError;
 use crate::leaf::{Leaf, Meaning, Number};
 
-/// How deep structs and arrays may nest, and how many nodes a type may have. No real value comes near.
+/// How deep structs and arrays may nest, and how many nodes a type may have, each enumerator being one. No real value comes near.
 const MAX_DEPTH: usize = 32;
-const MAX_NODES: usize = 65_536;
+const MAX_NODES: usize = 32_768;
 
 /// A type as the codec sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -216,9 +217,14 @@ impl Compiler<'_> {
         ((newtype || of_core) && whole).then_some(only.ty)
     }
 
-    fn enumeration(&self, id: TypeId, e: &Enumeration) -> Result<Node, StateError> {
+    fn enumeration(&mut self, id: TypeId, e: &Enumeration) -> Result<Node, StateError> {
         if !matches!(e.size, 1 | 2 | 4 | 8) {
             return self.error(id, format!("an enumeration of {} octets", e.size));
+        }
+        // Each field of the type has its names.
+        self.nodes += e.values.len();
+        if self.nodes > MAX_NODES {
+            return self.error(id, "it has too many enumerators");
         }
         let bits = e.size * 8;
         // Compilers before Linux 6.0 do not say that an enumeration is signed; a negative value shows as a huge one.
@@ -279,10 +285,9 @@ impl Compiler<'_> {
             self.members(id, c, 0, None, &mut fields, &mut unions, depth)?;
         }
         fields.sort_by_key(|f| f.offset);
-        for (i, field) in fields.iter().enumerate() {
-            if fields[..i].iter().any(|other| other.name == field.name) {
-                return self.error(id, format!("two members are named `{}`", field.name));
-            }
+        let mut names = HashSet::with_capacity(fields.len());
+        if let Some(field) = fields.iter().find(|field| !names.insert(&field.name)) {
+            return self.error(id, format!("two members are named `{}`", field.name));
         }
         Ok(Node { size: c.size as usize, shape: Shape::Struct(fields) })
     }

@@ -430,6 +430,27 @@ proptest! {
     }
 
     #[test]
+    fn the_values_of_every_cpu_are_what_they_were(
+        shape in shape(),
+        seed in prop::collection::vec(any::<u8>(), 1..64),
+        cpus in 1..5usize,
+    ) {
+        let mut btf = Btf::new();
+        let (id, size) = build(&mut btf, &shape, &mut 0);
+        let map = MapCodec::new(Some(&btf), 5, (None, 4), (Some(id), size)).unwrap();
+        let each: Vec<Vec<u8>> =
+            (0..cpus).map(|cpu| octets(map.value.size(), &seed, cpu % 2 == 0)).collect();
+        let all = map.join(each.iter().map(Vec::as_slice));
+        let json = Json::from(map.decode_cpus(&all).unwrap());
+        prop_assert_eq!(&map.encode_value(&json, cpus).unwrap(), &all, "{}", json);
+        // One value is the sum of all.
+        let one = Json::from(map.value.decode(&each[0]).unwrap());
+        let alone = map.encode_value(&one, cpus).unwrap();
+        prop_assert_eq!(alone.len(), all.len());
+        prop_assert!(alone[map.stride()..].iter().all(|octet| *octet == 0));
+    }
+
+    #[test]
     fn any_text_is_a_value_or_an_error(shape in shape(), text in "[ -~]{0,40}") {
         let mut btf = Btf::new();
         let (id, _) = build(&mut btf, &shape, &mut 0);

@@ -44,7 +44,7 @@ pub(crate) fn run(out: Output, command: &MapCommand) -> Result<u8> {
                 compiled::change(&host, &map, &compiled, &entries, &[])?;
                 return Ok(exit::DONE);
             }
-            map.map.update(&key, &map.for_kernel(&value)).map_err(|error| map.failed(error))?;
+            map.map.update(&key, &value).map_err(|error| map.failed(error))?;
         }
         MapCommand::Del { map, key } => {
             let (map, compiled) = open_to_change(&host, map)?;
@@ -135,12 +135,19 @@ impl Open {
         })
     }
 
+    /// A value as system calls take it; in a per-CPU map that is one value, or a JSON list with each CPU's.
     fn value(&self, text: &str) -> Result<Vec<u8>> {
-        self.codec.value.parse(text).map_err(|source| Error::Value {
+        let failed = |source: xdpchain_state::StateError| Error::Value {
             map: self.name.clone(),
             what: "value",
             source: source.into(),
-        })
+        };
+        if let Some(cpus) = self.map.per_cpu()
+            && let Ok(json @ serde_json::Value::Array(_)) = serde_json::from_str(text)
+        {
+            return self.codec.encode_value(&json, cpus).map_err(failed);
+        }
+        self.codec.value.parse(text).map(|value| self.for_kernel(&value)).map_err(failed)
     }
 
     /// A value as system calls take it. In a per-CPU map the first CPU gets it and the others zeros, so that the sum

@@ -374,7 +374,7 @@ fn show(page: &mut Page, status: &Status, wide: bool) {
     }
     page.line("");
     page.table(
-        &["MAP", "TYPE", ">ENTRIES", ">MAX", ">FULL", ">IN", ">MEMORY", ">OCTETS", "USED BY"],
+        &["MAP", "TYPE", ">ENTRIES", ">MAX", ">FILL", ">FULL IN", ">MEMORY", ">OCTETS", "USED BY"],
         status.maps.iter().map(|map| {
             vec![
                 map.map.clone(),

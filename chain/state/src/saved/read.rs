@@ -1,7 +1,9 @@
 //! The reading end of state files, which believes nothing.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, Read};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use xdpchain_compose::btf::Btf;
@@ -11,10 +13,10 @@ use super::{
     CONTENTS, Contents, DIGEST, DONE, END, MOST, MOST_CONTENTS, NAME, ROWS, SKIPPABLE, STATE_VERSION,
     SavedMap, TYPES, WINDOW, damaged,
 };
-use crate::{Half, MapCodec, StateError};
+use crate::{MapCodec, StateError};
 
-/// BTF objects in one file at most.
-const MOST_TYPES: usize = 4096;
+/// Octets of all BTF objects of a file at most. A chain's has some hundred thousand, the kernel's own has six million.
+const MOST_TYPES: usize = 1 << 24;
 
 /// Reads a state file. What it has given is worth something only once [`StateReader::next`] has given the end: a file that
 /// is cut short or altered is refused there at the latest.
@@ -22,7 +24,10 @@ pub struct StateReader<R: BufRead> {
     /// None once the last record was read.
     input: Option<Decoder<'static, Hashed<R>>>,
     contents: Contents,
-    types: Vec<Btf>,
+    /// As they stand in the file: parsed, all of them at once could be as large as whoever made the file likes.
+    types: Vec<Vec<u8>>,
+    /// The one that was asked for last.
+    parsed: RefCell<Option<(u32, Arc<Btf>)>>,
     /// The map that comes next or is being read.
     at: usize,
     entries: u64,
@@ -80,17 +85,21 @@ impl<R: BufRead> StateReader<R> {
             }
             objects = objects.max(map.btf.map_or(0, |at| at as usize + 1));
         }
-        if objects > MOST_TYPES {
-            return Err(damaged("it has too many BTF objects"));
-        }
         let mut types = Vec::new();
+        let mut octets = 0;
         while types.len() < objects {
             if record(&mut decoder, &mut buffer, MOST)? != TYPES {
                 return Err(damaged("a BTF object is missing"));
             }
-            types.push(Btf::parse(&buffer).map_err(|e| damaged(format!("its types: {e}")))?);
+            octets += buffer.len();
+            if octets > MOST_TYPES {
+                return Err(damaged("its types are too many"));
+            }
+            parse(&buffer)?;
+            types.push(buffer.clone());
         }
-        Ok(Self { input: Some(decoder), contents, types, at: 0, entries: 0, buffer })
+        let parsed = RefCell::new(None);
+        Ok(Self { input: Some(decoder), contents, types, parsed, at: 0, entries: 0, buffer })
     }
 
     /// What the file holds.
@@ -103,21 +112,28 @@ impl<R: BufRead> StateReader<R> {
     /// # Errors
     /// As [`MapCodec::new`].
     pub fn codec(&self, map: &SavedMap) -> Result<MapCodec, StateError> {
-        let btf = map.btf.and_then(|at| self.types.get(at as usize));
+        let types = self.types(map)?;
         let half = |id: u32, size| ((id != 0).then_some(id), size);
-        MapCodec::new(
-            btf,
-            map.map_type,
-            half(map.key_type, map.key_size),
-            half(map.value_type, map.value_size),
-        )
+        let (key, value) = (half(map.key_type, map.key_size), half(map.value_type, map.value_size));
+        MapCodec::new(types.as_deref(), map.map_type, key, value)
     }
 
-    /// The types of a map's keys and values.
-    pub fn halves(&self, map: &SavedMap) -> (Half<'_>, Half<'_>) {
-        let btf = map.btf.and_then(|at| self.types.get(at as usize));
-        let half = |id: u32, size| Half { ty: btf.filter(|_| id != 0).map(|btf| (btf, id)), size };
-        (half(map.key_type, map.key_size), half(map.value_type, map.value_size))
+    /// The types that a map's keys and values are of; none when it has none.
+    ///
+    /// # Errors
+    /// [`StateError::Damaged`].
+    pub fn types(&self, map: &SavedMap) -> Result<Option<Arc<Btf>>, StateError> {
+        let found = map.btf.and_then(|at| Some((at, self.types.get(at as usize)?)));
+        let Some((at, octets)) = found else { return Ok(None) };
+        let mut parsed = self.parsed.borrow_mut();
+        if let Some((_, btf)) = parsed.as_ref().filter(|parsed| parsed.0 == at) {
+            return Ok(Some(btf.clone()));
+        }
+        // The one before goes first.
+        *parsed = None;
+        let btf = Arc::new(parse(octets)?);
+        *parsed = Some((at, btf.clone()));
+        Ok(Some(btf))
     }
 
     /// The next part; nothing at the end of a file that is whole.
@@ -166,6 +182,10 @@ impl<R: BufRead> StateReader<R> {
             _ => Err(damaged("a record is not where it belongs")),
         }
     }
+}
+
+fn parse(types: &[u8]) -> Result<Btf, StateError> {
+    Btf::parse(types).map_err(|e| damaged(format!("its types: {e}")))
 }
 
 /// The first frame: the format's name and version.

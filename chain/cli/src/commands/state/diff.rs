@@ -13,7 +13,7 @@ use super::{Reader, Source, is_wanted};
 use crate::error::{Error, Result, exit};
 use crate::output::{Output, Page, grouped};
 
-/// Octets of entries that are held to compare another file with.
+/// Octets of a map's entries in a file at most: what only one side has is held too.
 const MOST: usize = 1 << 30;
 
 /// What differs.
@@ -155,7 +155,8 @@ impl Pair {
         if !can_become(map.map_type, there.map_type) {
             return Err("it is of another type".to_owned());
         }
-        let (key, value) = other.halves(there);
+        let types = other.types(there).map_err(|error| error.to_string())?;
+        let (key, value) = there.halves(types.as_deref());
         let cpus = there.cpus.map(|cpus| cpus as usize);
         let target = Target { map_type: there.map_type, key, value, cpus };
         let refit = Refit::new(reader, map, &target, &[]).map_err(|error| error.to_string())?;
@@ -192,16 +193,20 @@ fn of_file(source: &Source, at: usize) -> Result<Snapshot> {
         match record {
             Record::Rows { map, keys, values } if map == at => {
                 octets += keys.len() + values.len();
-                if octets > MOST {
-                    let problem = "its entries are more than 1 GiB, which are not compared by file";
-                    return Err(Error::CannotRestore { map: name, problem: problem.to_owned() });
-                }
+                not_too_many(octets, &name)?;
                 snapshot.fill(&Entries { keys: keys.to_vec(), values: values.to_vec() });
             }
             _ => {}
         }
     }
     Ok(snapshot)
+}
+
+fn not_too_many(octets: usize, map: &str) -> Result<()> {
+    match octets > MOST {
+        false => Ok(()),
+        true => Err(Error::TooManyToCompare { map: map.to_owned(), octets: MOST }),
+    }
 }
 
 fn differences(
@@ -227,6 +232,7 @@ fn differences(
     let mut now: Option<(Difference, Snapshot)> = None;
     let mut entries = Entries::default();
     let mut since = Vec::new();
+    let mut octets = 0;
     while let Some(record) = reader.next().map_err(|error| source.bad(error))? {
         let (at, rows) = match record {
             Record::Rows { map, keys, values } => (map, Some((keys, values))),
@@ -248,10 +254,13 @@ fn differences(
             let mut snapshot = pair.load(other)?;
             snapshot.begin();
             now = Some((difference, snapshot));
+            octets = 0;
         }
         let Some((difference, snapshot)) = &mut now else { continue };
         match rows {
             Some(rows) => {
+                octets += rows.0.len() + rows.1.len();
+                not_too_many(octets, &saved[at].name())?;
                 entries.keys.clear();
                 entries.values.clear();
                 if let Err((_, refused)) = pair.refit.entries(rows, &mut entries.keys, &mut entries.values) {

@@ -105,8 +105,11 @@ impl Into {
             return self.cut(entries);
         }
         if self.report.entries > self.room() {
-            // Counted on to the end, for the error to say how many there are.
-            return Ok(());
+            // Counted on, for the error to say how many there are, but not for as long as a file likes.
+            return match self.report.entries > 4 * self.room() + 1024 {
+                true => self.checked(false),
+                false => Ok(()),
+            };
         }
         if self.refit.merges_keys() {
             for key in entries.keys.chunks_exact(key_size) {
