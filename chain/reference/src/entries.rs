@@ -180,6 +180,7 @@ impl Tables {
             (Module::GtpDecap, "sessions") => put(entries, |k, v| _ = self.uplink.insert(k, v)),
             (Module::GtpDecap, "filters") => put(entries, |k, v| _ = self.filters.insert(k, v)),
             (Module::GreDecap, "tunnels") => put(entries, |k, v| _ = self.ingress.insert(k, v)),
+            (Module::GreDecap, "addresses6") => put(entries, |k, v| _ = self.ends6.insert(k, v)),
             (Module::Acl, "rules") => put(entries, |k, v| _ = self.rules.insert(k, v)),
             (Module::Acl, "config") => put(entries, |_: u32, v| self.acl = v),
             (Module::GreSteer, "customers") => put(entries, |k, v| _ = self.customers.insert(k, v)),

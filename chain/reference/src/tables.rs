@@ -34,7 +34,9 @@ pub struct Tables {
     pub steer: EncapConfig,
     /// `gtp-encap/sessions`.
     pub downlink: HashMap<DownlinkKey, DownlinkSession>,
-    /// `gtp-encap/addresses6`.
+    /// `gre-decap/addresses6`.
+    pub ends6: HashMap<Ipv6, Peer6>,
+    /// `gtp-encap/addresses6` and `gre-steer/addresses6`.
     pub addresses6: HashMap<Ipv4, Address6>,
     /// `gtp-encap/config`.
     pub encap: EncapConfig,

@@ -1,4 +1,7 @@
 //! Keys and values of the GRE side (tunnels in, customers, tunnels out), and what both encapsulators are told.
+//!
+//! Tunnels name an outer IPv6 address by an alias, as sessions do ([`UplinkKey`](crate::UplinkKey)): what arrives is looked up
+//! by address, in `addresses6` of `gre-decap`, and what leaves by alias, in `addresses6` of `gre-steer` and of `gtp-encap`.
 
 use crate::{Be32, Ipv4, sized};
 
@@ -6,9 +9,9 @@ use crate::{Be32, Ipv4, sized};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct GreKey {
-    /// Outer source, the far end.
+    /// Outer source, the far end, or the alias of its IPv6 address.
     pub remote: Ipv4,
-    /// Outer destination, our address.
+    /// Outer destination, our address, of the same family.
     pub local: Ipv4,
 }
 
@@ -62,9 +65,9 @@ pub struct Customer {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GreTunnel {
-    /// Outer source, our address.
+    /// Outer source, our address, or the alias of an IPv6 one.
     pub local: Ipv4,
-    /// Outer destination, the far end.
+    /// Outer destination, the far end, of the same family.
     pub remote: Ipv4,
     /// Key to send when `flags` has [`tunnel_flags::HAS_KEY`].
     pub key: Be32,

@@ -2,7 +2,8 @@
 //!
 //! Sessions name an outer IPv6 address by an alias of four octets, out of 0.0.0.0/8, which no IPv4 packet is sent to or
 //! from (RFC 6890, 2.2.2): so a session is as small with IPv6 outside as with IPv4. User space gives the aliases out. What
-//! arrives is looked up by address (`endpoints6`, `peers6` of `gtp-decap`), what leaves by alias (`addresses6` of `gtp-encap`).
+//! arrives is looked up by address (`endpoints6`, `peers6` of `gtp-decap`), what leaves by alias (`addresses6` of `gtp-encap`). GRE
+//! tunnels do the same.
 
 use crate::{Be32, Ipv4, Ipv6, sized};
 
@@ -158,23 +159,24 @@ pub mod endpoint_flags {
     pub const VERIFY_UDP_CHECKSUM: u32 = 2;
 }
 
-/// Value of `gtp-decap`'s `peers6`, keyed by [`Ipv6`]: a gNB or SGW that sends from an IPv6 address.
+/// Value of `gtp-decap`'s `peers6`, keyed by [`Ipv6`]: a gNB or SGW that sends from an IPv6 address. Of `gre-decap`'s `addresses6`:
+/// an address of ours or of a far end.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Peer6 {
-    /// What [`UplinkSession::peer`] calls it.
+    /// What [`UplinkSession::peer`] calls it, or [`GreKey`](crate::GreKey).
     pub alias: Ipv4,
-    /// Any of [`peer_flags`].
+    /// Any of [`peer_flags`], of a peer that sends GTP-U.
     pub flags: u32,
 }
 
-/// Value of `gtp-encap`'s `addresses6`, keyed by the alias ([`Ipv4`]): an IPv6 address, ours or a peer's.
+/// Value of `addresses6` of `gtp-encap` and of `gre-steer`, keyed by the alias ([`Ipv4`]): an IPv6 address, ours or a far end's.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Address6 {
     /// The address.
     pub address: Ipv6,
-    /// Any of [`peer_flags`], of a peer.
+    /// Any of [`peer_flags`], of a peer that takes GTP-U.
     pub flags: u32,
 }
 

@@ -1,4 +1,4 @@
-//! The GRE decapsulator of the downlink: GRE over IPv4 in, the inner packet as a plain Ethernet frame out.
+//! The GRE decapsulator of the downlink: GRE over IPv4 or IPv6 in, the inner packet as a plain Ethernet frame out.
 //!
 //! A packet that is not GRE passes untouched. Nothing is changed before every check has passed.
 #![no_std]
@@ -12,7 +12,10 @@ use aya_ebpf::{
 };
 use xdpchain_abi::{GreIngress, GreKey, Ipv4, NO_SESSION, Reason, direction, tags, tunnel_flags};
 use xdpchain_kit::{Inner, Packet, decapsulated_tos, set_tos, sum};
-use xdpchain_wire::{Octets as _, ethernet::ethertype, gre, icmp, ipv4, protocol};
+use xdpchain_wire::{Octets as _, ethernet::ethertype, gre, ipv4};
+
+mod outer;
+use outer::Outer;
 
 xdpchain_kit::module!();
 use module::{change_context, context, refuse_as};
@@ -36,32 +39,8 @@ fn gre_decap(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn decapsulate(packet: &mut Packet) -> Result<u32, Reason> {
-    let link = packet.link().ok_or(Reason::Truncated)?;
-    if link.ethertype != ethertype::IPV4 {
-        return Ok(XDP_PASS);
-    }
-    let outer = ipv4::View(packet.at(link.network).ok_or(Reason::Truncated)?);
-    // A header that contradicts itself is for the kernel to count.
-    if outer.version() != 4 || outer.header_len() < ipv4::LEN {
-        return Ok(XDP_PASS);
-    }
-    if outer.protocol() != protocol::GRE {
-        return if is_about_ours(packet, outer, link.network) {
-            Err(Reason::OuterPmtu)
-        } else {
-            Ok(XDP_PASS)
-        };
-    }
-    if outer.is_fragment() {
-        return Err(Reason::Fragment);
-    }
-    let end = link.network + outer.total_len() as usize;
-    let header = packet.forget::<0x7f>(link.network + outer.header_len());
-    if end > packet.len() || header + gre::LEN > end {
-        return Err(Reason::Truncated);
-    }
-    let outer_tos = outer.tos();
-    let key = GreKey { remote: outer.source(), local: outer.destination() };
+    let Some(outer) = Outer::parse(packet)? else { return Ok(XDP_PASS) };
+    let Outer { header, end, key, .. } = outer;
     // SAFETY: nothing in this program removes an entry.
     let tunnel = unsafe { TUNNELS.get(key) }.ok_or(Reason::GreUnknownTunnel)?;
 
@@ -79,17 +58,19 @@ fn decapsulate(packet: &mut Packet) -> Result<u32, Reason> {
         if destination == key.remote || destination == key.local {
             return Err(Reason::GreLoop);
         }
+    } else if outer.is_loop6(packet, inner.offset) {
+        return Err(Reason::GreLoop);
     }
 
     // Asked while the packet is whole: the kernel is to get what came in, not an inner packet without its customer.
     if inner.ttl <= 1 {
         return Err(Reason::TtlExpired);
     }
-    let tos = decapsulated_tos(outer_tos, inner.tos)?;
+    let tos = decapsulated_tos(outer.tos, inner.tos)?;
     if tos != inner.tos {
         set_tos(packet, inner.offset, tos).ok_or(Reason::Truncated)?;
     }
-    let tags = packet.tags(link.network, tags::DROP, 0).ok_or(Reason::Truncated)?;
+    let tags = packet.tags(outer.network, tags::DROP, 0).ok_or(Reason::Truncated)?;
     packet.strip(inner.offset, inner.len, inner.ethertype, &tags).ok_or(Reason::Truncated)?;
     change_context(|context| {
         context.customer = tunnel.customer;
@@ -97,30 +78,9 @@ fn decapsulate(packet: &mut Packet) -> Result<u32, Reason> {
         context.tunnel = tunnel.tunnel;
         context.inner_len = inner.len as u16;
         context.direction = direction::DOWNLINK;
-        context.outer_tos = outer_tos;
+        context.outer_tos = outer.tos;
     });
     Ok(XDP_PASS)
-}
-
-/// Whether the packet, whose header at `network` is `outer`, says that a packet of one of our tunnels was too big (RFC 1191).
-#[inline(always)]
-fn is_about_ours(packet: &Packet, outer: ipv4::View<'_>, network: usize) -> bool {
-    if outer.protocol() != protocol::ICMP || outer.is_fragment() {
-        return false;
-    }
-    let local = outer.destination();
-    let header = packet.forget::<0x7f>(network + outer.header_len());
-    let Some(message) = packet.at(header) else { return false };
-    if !icmp::View(message).is_fragmentation_needed() {
-        return false;
-    }
-    let Some(about) = packet.at(header + icmp::LEN) else { return false };
-    let about = ipv4::View(about);
-    let key = GreKey { remote: about.destination(), local: about.source() };
-    about.version() == 4
-        && about.protocol() == protocol::GRE
-        && key.local == local
-        && TUNNELS.get_ptr(key).is_some()
 }
 
 /// Judges the GRE header at `header` of a packet that ends at `end`; returns its length.

@@ -5,7 +5,7 @@
 //! - A packet that is too big and must not be fragmented becomes the ICMP message that tells its sender, in the other
 //!   direction: `gtp-encap`, in a later slot, puts it into the tunnel that the packet came from. One that may be fragmented
 //!   the kernel gets as a finished outer packet, to fragment that.
-//! - The GRE header is RFC 2784's with flags 0, or RFC 2890's with a key when the tunnel has one.
+//! - The outer header is IPv4 or IPv6, as the tunnel's addresses are. The GRE header is RFC 2784's with flags 0, or RFC 2890's with a key when the tunnel has one.
 #![no_std]
 #![no_main]
 
@@ -15,15 +15,14 @@ use aya_ebpf::{
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use xdpchain_abi::{Customer, EncapConfig, GreTunnel, Reason, direction, tunnel_flags};
+use xdpchain_abi::{Address6, Customer, EncapConfig, GreTunnel, Ipv4, Reason, direction, tunnel_flags};
 use xdpchain_kit::{
-    Inner, Packet, Route, Told, TooBig, choose, clamp_mss, decrement_ttl, entropy, fate, fragment_id, is_syn,
-    mss_mtu,
+    Ends, Inner, Outer, Packet, Told, TooBig, choose, clamp_mss, decrement_ttl, entropy, fate, fragment_id,
+    is_syn, mss_mtu,
 };
 use xdpchain_wire::{
-    OctetsMut as _,
     ethernet::{self, ethertype},
-    gre, ipv4, protocol,
+    gre, protocol,
 };
 
 xdpchain_kit::module!();
@@ -35,6 +34,10 @@ static CUSTOMERS: HashMap<u32, Customer, 65536> = HashMap::new();
 /// Tunnels by number.
 #[btf_map(name = "tunnels")]
 static TUNNELS: HashMap<u32, GreTunnel, 4096> = HashMap::new();
+
+/// IPv6 addresses, ours and those of far ends, by the aliases that tunnels call them.
+#[btf_map(name = "addresses6")]
+static ADDRESSES6: HashMap<Ipv4, Address6, 4096> = HashMap::new();
 
 /// What is done with packets that cannot be sent.
 #[btf_map(name = "config")]
@@ -84,52 +87,39 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
     module::change_context(|context| context.tunnel = number);
 
     let has_key = tunnel.flags & tunnel_flags::HAS_KEY != 0;
-    let overhead = ipv4::LEN + gre::LEN + if has_key { KEY } else { 0 };
-    let total_len = inner.outer_len(overhead)?;
+    let overhead = gre::LEN + if has_key { KEY } else { 0 };
     let tos = if tunnel.flags & tunnel_flags::FIXED_DSCP == 0 {
         inner.tos
     } else {
         tunnel.dscp << 2 | inner.tos & 0b11
     };
-    let route =
-        Route { source: tunnel.local, destination: tunnel.remote, protocol: protocol::GRE, tos, total_len };
-    let next_hop = route.next_hop(packet)?;
-    let mut dont_fragment = tunnel.flags & tunnel_flags::ALLOW_FRAGMENTS == 0;
-    if next_hop.is_too_long() {
-        if !inner.may_be_fragmented(packet) {
-            return tell(packet, &inner, next_hop.room(overhead));
-        }
-        dont_fragment = false;
+    let ends = Ends { source: tunnel.local, destination: tunnel.remote, protocol: protocol::GRE, tos };
+    // SAFETY: as for the tunnels.
+    let outer = Outer::new(packet, ends, overhead + inner.len, |alias| unsafe { ADDRESSES6.get(alias) })?;
+    let headers = outer.ip_len() + overhead;
+    if outer.is_too_long(packet, &inner) {
+        return tell(packet, &inner, outer.next_hop.room(headers));
     }
-    let id = if dont_fragment { 0 } else { fragment_id(packet, &inner, hash) };
-    let mss_mtu = if is_syn(packet, &inner) { mss_mtu(CONFIG.get(0), &next_hop, overhead) } else { 0 };
+    let may_fragment = tunnel.flags & tunnel_flags::ALLOW_FRAGMENTS != 0 || outer.next_hop.is_too_long();
+    let id = if may_fragment { fragment_id(packet, &inner, hash) } else { 0 };
+    let mss_mtu = if is_syn(packet, &inner) { mss_mtu(CONFIG.get(0), &outer.next_hop, headers) } else { 0 };
 
     packet.truncate(inner.offset + inner.len).ok_or(Reason::Truncated)?;
-    packet.move_start(inner.offset as i32 - (ethernet::LEN + overhead) as i32).ok_or(Reason::Headroom)?;
+    packet.move_start(inner.offset as i32 - (ethernet::LEN + headers) as i32).ok_or(Reason::Headroom)?;
 
-    packet.put_ethernet(&next_hop.addresses, ethertype::IPV4).ok_or(Reason::Headroom)?;
-    let ip = ipv4::Repr {
-        tos,
-        total_len,
-        id,
-        dont_fragment,
-        ttl: if tunnel.ttl == 0 { TTL } else { tunnel.ttl },
-        protocol: protocol::GRE,
-        source: tunnel.local,
-        destination: tunnel.remote,
-        ..ipv4::Repr::default()
-    };
-    ip.emit(packet.at_mut(ethernet::LEN).ok_or(Reason::Headroom)?);
+    let ttl = if tunnel.ttl == 0 { TTL } else { tunnel.ttl };
+    outer.emit(packet, ttl, id).ok_or(Reason::Headroom)?;
     let gre =
         gre::Repr { protocol: inner.ethertype, key: has_key.then_some(tunnel.key), ..gre::Repr::default() };
-    gre.emit(packet, ethernet::LEN + ipv4::LEN).ok_or(Reason::Headroom)?;
-    let start = packet.forget::<0x3f>(ethernet::LEN + overhead);
+    let at = packet.forget::<0x3f>(ethernet::LEN + outer.ip_len());
+    gre.emit(packet, at).ok_or(Reason::Headroom)?;
+    let start = packet.forget::<0x3f>(ethernet::LEN + headers);
     decrement_ttl(packet, start).ok_or(Reason::Headroom)?;
     if mss_mtu != 0 {
         // A header that is cut short says nothing that could be lowered.
         let _clamped = clamp_mss(packet, inner.ethertype, start, mss_mtu);
     }
-    next_hop.send(packet)
+    outer.next_hop.send(packet)
 }
 
 /// Makes of the packet the message that it was too big for `mtu` octets, on its way back.

@@ -3,7 +3,6 @@
 use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
 use xdpchain_abi::{Endpoint, Endpoint6, Ipv4, Ipv6, Peer6};
 use xdpchain_kit::{Packet, Remembered};
-use xdpchain_wire::Octets as _;
 
 use crate::outer::Outer;
 
@@ -46,22 +45,14 @@ pub(crate) fn is_ours(address: Ipv4) -> bool {
 #[inline(always)]
 pub(crate) fn endpoint6(packet: &Packet, network: usize) -> Option<Endpoint6> {
     // SAFETY: the value is copied at once; one that user space replaces meanwhile is read field by field at worst from both.
-    unsafe { ENDPOINTS6.get(address6(packet, network + 24)?) }.copied()
+    unsafe { ENDPOINTS6.get(packet.address6(network + 24)?) }.copied()
 }
 
 /// The peer that the IPv6 packet at `network` is from, if it is known.
 #[inline(always)]
 pub(crate) fn peer6(packet: &Packet, network: usize) -> Option<Peer6> {
     // SAFETY: as in `endpoint6`.
-    unsafe { PEERS6.get(address6(packet, network + 8)?) }.copied()
-}
-
-/// The address at `offset`, where it stands: the kernel takes a packet's octets for a key.
-#[inline(always)]
-fn address6(packet: &Packet, offset: usize) -> Option<&Ipv6> {
-    let octets: &[u8; 16] = packet.at(offset)?;
-    // SAFETY: `Ipv6` is transparent over the octets.
-    Some(unsafe { &*core::ptr::from_ref(octets).cast() })
+    unsafe { PEERS6.get(packet.address6(network + 8)?) }.copied()
 }
 
 /// The flags of the endpoint that a packet is to, of [`endpoint_flags`](xdpchain_abi::endpoint_flags).

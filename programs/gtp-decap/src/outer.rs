@@ -203,7 +203,7 @@ fn is_about_ours6(packet: &Packet, network: usize, message: usize) -> bool {
         return false;
     }
     is_to_gtpu(packet, quote + ipv6::LEN)
-        && is_same6(packet, quote + 8, network + 24)
+        && packet.same_address6(quote + 8, network + 24)
         && endpoint6(packet, network).is_some()
 }
 
@@ -211,16 +211,4 @@ fn is_about_ours6(packet: &Packet, network: usize, message: usize) -> bool {
 #[inline(always)]
 fn is_to_gtpu(packet: &Packet, offset: usize) -> bool {
     packet.at(offset).is_some_and(|header| udp::View(header).destination_port() == GTPU_PORT)
-}
-
-/// Whether the IPv6 addresses at `a` and `b` are the same.
-#[inline(always)]
-fn is_same6(packet: &Packet, a: usize, b: usize) -> bool {
-    for part in [0, 8] {
-        let (Some(a), Some(b)) = (packet.at::<8>(a + part), packet.at::<8>(b + part)) else { return false };
-        if u64::from_ne_bytes(*a) != u64::from_ne_bytes(*b) {
-            return false;
-        }
-    }
-    true
 }

@@ -35,8 +35,6 @@ use xdpchain_wire::{
     ipv4, ipv6, udp,
 };
 
-use self::outer::Outer;
-
 xdpchain_kit::module!();
 
 /// Downlink sessions by customer and inner address.
@@ -95,9 +93,9 @@ fn forward(packet: &mut Packet, context: &PacketContext) -> Result<u32, Reason> 
 
     let has_qfi = session.flags & session_flags::HAS_QFI != 0;
     let overhead = if has_qfi { OVERHEAD + CONTAINER } else { OVERHEAD };
-    let outer = Outer::new(packet, &inner, session, overhead)?;
+    let outer = outer::new(packet, &inner, session, overhead)?;
     let headers = outer.ip_len() + overhead;
-    if outer.is_too_long(packet, &inner) {
+    if outer::is_too_long(&outer, packet, &inner) {
         return too_big::tell(packet, &inner, context.tunnel, outer.next_hop.room(headers));
     }
     let id = if outer.next_hop.is_too_long() { fragment_id(packet, &inner, hash) } else { 0 };
@@ -106,7 +104,7 @@ fn forward(packet: &mut Packet, context: &PacketContext) -> Result<u32, Reason> 
     packet.truncate(inner.offset + inner.len).ok_or(Reason::Truncated)?;
     let grown = ethernet::LEN + headers - inner.offset;
     packet.move_start(-(grown as i32)).ok_or(Reason::Headroom)?;
-    outer.emit(packet, session, id)?;
+    outer.emit(packet, TTL, id).ok_or(Reason::Headroom)?;
     let transport = packet.forget::<0x3f>(ethernet::LEN + outer.ip_len());
     let udp = udp::Repr {
         source_port: DYNAMIC_PORTS | hash as u16,
@@ -135,7 +133,7 @@ fn forward(packet: &mut Packet, context: &PacketContext) -> Result<u32, Reason> 
         // A header that is cut short says nothing that could be lowered.
         let _clamped = clamp_mss(packet, inner.ethertype, start, mss_mtu);
     }
-    outer.sum(packet, transport)?;
+    outer::sum(&outer, packet, transport)?;
     outer.next_hop.send(packet)
 }
 

@@ -2,14 +2,10 @@
 
 use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
 use xdpchain_abi::{GreTunnel, Reason, direction, tunnel_flags};
-use xdpchain_kit::{Inner, Packet, Route, Told, TooBig};
-use xdpchain_wire::{
-    OctetsMut as _,
-    ethernet::{self, ethertype},
-    gre, ipv4, protocol,
-};
+use xdpchain_kit::{Ends, Inner, Outer, Packet, Told, TooBig};
+use xdpchain_wire::{ethernet, gre, protocol};
 
-use crate::{TTL, module};
+use crate::{TTL, module, outer::address6};
 
 /// GRE tunnels by number: to be imported from `gre-steer`. Without them nobody is told of packets that are too big.
 #[btf_map(name = "tunnels")]
@@ -31,41 +27,27 @@ pub(crate) fn tell(packet: &mut Packet, inner: &Inner, tunnel: u32, mtu: usize) 
     let tunnel = unsafe { TUNNELS.get(tunnel) }.ok_or(Reason::TooBig)?;
     let answer = TooBig::new(packet, inner, mtu, &TOLD)?;
     let has_key = tunnel.flags & tunnel_flags::HAS_KEY != 0;
-    let overhead = ipv4::LEN + gre::LEN + if has_key { KEY } else { 0 };
-    let total_len = (overhead + answer.total_len()) as u16;
-    let route = Route {
-        source: tunnel.local,
-        destination: tunnel.remote,
-        protocol: protocol::GRE,
-        tos: TooBig::TOS,
-        total_len,
-    };
-    let next_hop = route.next_hop(packet).map_err(|_| Reason::TooBig)?;
-    if next_hop.is_too_long() {
+    let overhead = gre::LEN + if has_key { KEY } else { 0 };
+    let tos = if tunnel.flags & tunnel_flags::FIXED_DSCP == 0 { TooBig::TOS } else { tunnel.dscp << 2 };
+    let ends = Ends { source: tunnel.local, destination: tunnel.remote, protocol: protocol::GRE, tos };
+    let outer =
+        Outer::new(packet, ends, overhead + answer.total_len(), address6).map_err(|_| Reason::TooBig)?;
+    if !outer.next_hop.is_ready() {
         return Err(Reason::TooBig);
     }
 
-    answer.write(packet, ethernet::LEN + overhead).ok_or(Reason::Headroom)?;
-    packet.put_ethernet(&next_hop.addresses, ethertype::IPV4).ok_or(Reason::Headroom)?;
-    let ip = ipv4::Repr {
-        tos: TooBig::TOS,
-        total_len,
-        dont_fragment: true,
-        ttl: if tunnel.ttl == 0 { TTL } else { tunnel.ttl },
-        protocol: protocol::GRE,
-        source: tunnel.local,
-        destination: tunnel.remote,
-        ..ipv4::Repr::default()
-    };
-    ip.emit(packet.at_mut(ethernet::LEN).ok_or(Reason::Headroom)?);
+    answer.write(packet, ethernet::LEN + outer.ip_len() + overhead).ok_or(Reason::Headroom)?;
+    let ttl = if tunnel.ttl == 0 { TTL } else { tunnel.ttl };
+    outer.emit(packet, ttl, 0).ok_or(Reason::Headroom)?;
     let gre =
         gre::Repr { protocol: answer.ethertype, key: has_key.then_some(tunnel.key), ..gre::Repr::default() };
-    gre.emit(packet, ethernet::LEN + ipv4::LEN).ok_or(Reason::Headroom)?;
+    let at = packet.forget::<0x3f>(ethernet::LEN + outer.ip_len());
+    gre.emit(packet, at).ok_or(Reason::Headroom)?;
     module::count(Reason::TooBig);
     module::change_context(|context| {
         context.direction = direction::UPLINK;
         context.inner_len = answer.total_len() as u16;
         context.reason = Reason::TooBig as u16;
     });
-    next_hop.send(packet)
+    outer.next_hop.send(packet)
 }

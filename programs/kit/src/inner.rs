@@ -64,16 +64,6 @@ impl Inner {
         (offset + inner.len <= end).then_some(inner)
     }
 
-    /// Octets of an outer packet that has `overhead` octets of headers in front of this one.
-    ///
-    /// # Errors
-    /// [`Reason::TooBig`] when IP cannot say so many. In generic mode a packet may be as long as that:
-    /// the network stack joins the segments of a TCP flow, also inside GRE, before the program sees them.
-    #[inline(always)]
-    pub fn outer_len(&self, overhead: usize) -> Result<u16, Reason> {
-        u16::try_from(self.len + overhead).map_err(|_| Reason::TooBig)
-    }
-
     /// Whether routers may fragment the packet: IPv4 without DF.
     #[inline(always)]
     pub fn may_be_fragmented<O: Octets + ?Sized>(&self, packet: &O) -> bool {
@@ -102,18 +92,4 @@ pub fn decrement_ttl<O: OctetsMut + ?Sized>(packet: &mut O, offset: usize) -> Op
 fn is_group(address: Ipv4) -> bool {
     let address = u32::from_be_bytes(address.octets);
     address >> 28 == 0xe || address == u32::MAX
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_length_of_an_outer_packet_does_not_wrap() {
-        let inner =
-            |len| Inner { offset: 14, ethertype: ethertype::IPV4, len, tos: 0, ttl: 64, to_group: false };
-        assert_eq!(inner(1464).outer_len(36), Ok(1500));
-        assert_eq!(inner(65_499).outer_len(36), Ok(65_535));
-        assert_eq!(inner(65_500).outer_len(36), Err(Reason::TooBig));
-    }
 }

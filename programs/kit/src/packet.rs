@@ -9,7 +9,7 @@ use aya_ebpf::{
     helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     programs::XdpContext,
 };
-use xdpchain_abi::tags;
+use xdpchain_abi::{Ipv6, tags};
 use xdpchain_wire::{
     Octets, OctetsMut,
     ethernet::{self, Link, ethertype},
@@ -178,6 +178,26 @@ impl Packet {
         Some(())
     }
 
+    /// The IPv6 address at `offset`, where it stands: the kernel takes a packet's octets for a map's key.
+    #[inline(always)]
+    pub fn address6(&self, offset: usize) -> Option<&Ipv6> {
+        let octets: &[u8; 16] = self.at(offset)?;
+        // SAFETY: `Ipv6` is transparent over the octets.
+        Some(unsafe { &*core::ptr::from_ref(octets).cast() })
+    }
+
+    /// Whether the IPv6 addresses at `a` and `b` are there and the same.
+    #[inline(always)]
+    pub fn same_address6(&self, a: usize, b: usize) -> bool {
+        for part in [0, 8] {
+            let (Some(a), Some(b)) = (self.at::<8>(a + part), self.at::<8>(b + part)) else { return false };
+            if u64::from_ne_bytes(*a) != u64::from_ne_bytes(*b) {
+                return false;
+            }
+        }
+        true
+    }
+
     #[inline(always)]
     fn start(&self) -> usize {
         // SAFETY: the kernel hands every XDP program a valid context.
@@ -323,7 +343,7 @@ fn opaque_difference(end: usize, start: usize) -> usize {
 /// What it knows by another number it would ask of that, and the verifier, which does not know how the two belong together,
 /// would follow the wrong way: to it only the pointer tells.
 #[inline(always)]
-pub fn opaque<T>(value: Option<&T>) -> Option<&T> {
+pub(crate) fn opaque<T>(value: Option<&T>) -> Option<&T> {
     let pointer = value.map_or(core::ptr::null(), core::ptr::from_ref);
     #[cfg(target_arch = "bpf")]
     let pointer = {

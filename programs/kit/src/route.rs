@@ -181,6 +181,12 @@ impl NextHop {
         self.sender == TOO_LONG
     }
 
+    /// Whether the program sends the packet, and not the kernel.
+    #[inline(always)]
+    pub fn is_ready(&self) -> bool {
+        self.sender == SENT
+    }
+
     /// Octets that the way out leaves for what has `overhead` octets in front; 0 when that is not known.
     #[inline(always)]
     pub fn room(&self, overhead: usize) -> usize {

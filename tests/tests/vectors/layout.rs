@@ -61,6 +61,8 @@ const MAPS: &[(&str, &str, &str, &str)] = &[
     ("gtp-encap", "tunnels", "u32", "GreTunnel"),
     ("gre-steer", "config", "u32", "EncapConfig"),
     ("gre-decap", "tunnels", "GreKey", "GreIngress"),
+    ("gre-decap", "addresses6", "Ipv6", "Peer6"),
+    ("gre-steer", "addresses6", "Ipv4", "Address6"),
     ("gre-steer", "customers", "u32", "Customer"),
     ("gre-steer", "tunnels", "u32", "GreTunnel"),
     ("acl", "rules", "u32", "AclRule"),

@@ -2,9 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use xdpchain_abi::{GreKey, Ipv4, NO_SESSION, Reason, direction, tunnel_flags};
+use xdpchain_abi::{GreKey, Ipv4, Ipv6, NO_SESSION, Reason, direction, tunnel_flags};
 use xdpchain_wire::ethernet::{self, Link, ethertype};
-use xdpchain_wire::{Octets as _, gre, ipv4, protocol};
+use xdpchain_wire::{Octets as _, gre, icmp, ipv4, ipv6, protocol};
 
 use super::inner::{Inner, ecn_inside, quoted4, set_ecn};
 use super::outer::checksum;
@@ -18,6 +18,9 @@ pub(super) fn run(visit: &mut Visit<'_>) -> Return {
     let Some(link) = Link::parse(&visit.frame[..]) else {
         return visit.drop(Row::B12, Reason::Truncated, "the frame ends within its Ethernet header");
     };
+    if link.ethertype == ethertype::IPV6 {
+        return over_ipv6(visit, link);
+    }
     if link.ethertype != ethertype::IPV4 {
         return visit.pass(Row::B11, format!("EtherType {:#06x} is not looked into", link.ethertype));
     }
@@ -55,13 +58,78 @@ pub(super) fn run(visit: &mut Visit<'_>) -> Return {
         );
         return visit.drop(Row::B12, Reason::Truncated, why);
     }
-    tunnelled(visit, link, &header, end)
+    let outer = Outer {
+        at: network + ip.header_len(),
+        end,
+        tos: ip.tos(),
+        key: GreKey { remote: ip.source(), local: ip.destination() },
+        ends6: None,
+    };
+    tunnelled(visit, link, &outer)
 }
 
-/// A GRE packet that ends before `end`.
-fn tunnelled(visit: &mut Visit<'_>, link: Link, header: &[u8; ipv4::LEN], end: usize) -> Return {
-    let ip = ipv4::View(header);
-    let at = link.network + ip.header_len();
+/// What the outer headers say.
+struct Outer {
+    /// Where GRE begins, and where the packet ends.
+    at: usize,
+    end: usize,
+    tos: u8,
+    key: GreKey,
+    /// Source and destination when they are IPv6.
+    ends6: Option<(Ipv6, Ipv6)>,
+}
+
+/// As [`run`], of an IPv6 packet.
+fn over_ipv6(visit: &mut Visit<'_>, link: Link) -> Return {
+    let network = link.network;
+    let Some(header) = visit.frame[..].at::<{ ipv6::LEN }>(network).copied() else {
+        return visit.drop(Row::B12, Reason::Truncated, "the frame ends within the outer IPv6 header");
+    };
+    let ip = ipv6::View(&header);
+    if ip.version() != 6 {
+        return visit.pass(Row::B11, "the outer header is none of IPv6");
+    }
+    let alias = |address: Ipv6| visit.tables.ends6.get(&address).map(|end| end.alias);
+    let local = alias(ip.destination());
+    let extended = matches!(
+        ip.next_header(),
+        protocol::HOP_BY_HOP
+            | protocol::ROUTING
+            | protocol::FRAGMENT
+            | protocol::AUTHENTICATION
+            | protocol::DESTINATION_OPTIONS
+    );
+    if extended && local.is_some() {
+        return visit.punt(Row::R13, Reason::Ipv6Extension, "the outer packet has extension headers");
+    }
+    let at = network + ipv6::LEN;
+    if ip.next_header() == protocol::ICMPV6
+        && visit.frame.get(at) == Some(&icmp::v6::TOO_BIG)
+        && let Some(quoted) = visit.frame[..].at::<{ ipv6::LEN }>(at + icmp::LEN)
+        && let about = ipv6::View(quoted)
+        && (about.version(), about.next_header(), about.source()) == (6, protocol::GRE, ip.destination())
+        && let (Some(local), Some(remote)) = (local, alias(about.destination()))
+        && visit.tables.ingress.contains_key(&GreKey { remote, local })
+    {
+        return visit.punt(Row::B05, Reason::OuterPmtu, "a router says that GRE of ours is too big");
+    }
+    let Some(local) = local.filter(|_| ip.next_header() == protocol::GRE) else {
+        return visit.pass(Row::B11, "no GRE to an IPv6 address of ours");
+    };
+    // No tunnel has a far end that nobody told of.
+    let remote = alias(ip.source()).unwrap_or(Ipv4 { octets: [0xff; 4] });
+    let end = at + usize::from(ip.payload_len());
+    if end > visit.frame.len() {
+        return visit.drop(Row::B12, Reason::Truncated, "the outer packet is longer than the frame");
+    }
+    let ends6 = Some((ip.source(), ip.destination()));
+    let outer = Outer { at, end, tos: ip.traffic_class(), key: GreKey { remote, local }, ends6 };
+    tunnelled(visit, link, &outer)
+}
+
+/// A GRE packet that is there as far as it says.
+fn tunnelled(visit: &mut Visit<'_>, link: Link, outer: &Outer) -> Return {
+    let Outer { at, end, tos, key, ends6 } = *outer;
     if at + gre::LEN > end {
         return visit.drop(Row::B12, Reason::Truncated, "the outer packet ends within the GRE header");
     }
@@ -69,7 +137,6 @@ fn tunnelled(visit: &mut Visit<'_>, link: Link, header: &[u8; ipv4::LEN], end: u
         return visit.drop(Row::B12, Reason::Truncated, "the frame ends within the GRE header");
     };
     let view = gre::View(&first);
-    let key = GreKey { remote: ip.source(), local: ip.destination() };
     let Some(tunnel) = visit.tables.ingress.get(&key).copied() else {
         let why = format!("no tunnel is from {} to {}", v4(key.remote), v4(key.local));
         return visit.punt(Row::R12, Reason::GreUnknownTunnel, why);
@@ -138,11 +205,17 @@ fn tunnelled(visit: &mut Visit<'_>, link: Link, header: &[u8; ipv4::LEN], end: u
             return visit.drop(Row::R11, Reason::GreLoop, why);
         }
     }
+    if let (Some((source, destination)), Some(octets)) =
+        (ends6, visit.frame[..].at::<{ ipv6::LEN }>(inside).filter(|_| !inner.is_ipv4))
+        && [source, destination].contains(&ipv6::View(octets).destination())
+    {
+        return visit.drop(Row::R11, Reason::GreLoop, "it is for an end of the tunnel that it came by");
+    }
     if inner.hops <= 1 {
         let why = format!("the inner packet has {} hops left", inner.hops);
         return visit.punt(Row::B01, Reason::TtlExpired, why);
     }
-    let Some(ecn) = ecn_inside(ip.tos(), inner.tos) else {
+    let Some(ecn) = ecn_inside(tos, inner.tos) else {
         return visit.drop(Row::B06, Reason::Ecn, "congestion was met, which the inner packet cannot tell");
     };
     if link.network > ethernet::LEN {
@@ -160,7 +233,7 @@ fn tunnelled(visit: &mut Visit<'_>, link: Link, header: &[u8; ipv4::LEN], end: u
     visit.context.session = NO_SESSION;
     visit.context.tunnel = tunnel.tunnel;
     visit.context.inner_len = inner.len as u16;
-    visit.context.outer_tos = ip.tos();
+    visit.context.outer_tos = tos;
     let why = format!(
         "from {} to {} is tunnel {} of customer {}: decapsulated, {} octets are inside",
         v4(key.remote),

@@ -39,12 +39,16 @@ pub(super) fn run(visit: &mut Visit<'_>) -> Return {
     visit.context.tunnel = number;
     let dscp = (tunnel.flags & tunnel_flags::FIXED_DSCP != 0).then_some(tunnel.dscp);
     let gre = gre_header(&tunnel, inner.ethertype());
-    let mut header = gre_outer(&tunnel, outer_tos(&inner, dscp));
+    let Some(mut header) = gre_outer(visit, &tunnel, outer_tos(&inner, dscp)) else {
+        let why = "the tunnel's addresses are aliases of IPv6 addresses that nobody has";
+        return visit.drop(Row::B09, Reason::NoRoute, why);
+    };
     if tunnel.flags & tunnel_flags::ALLOW_FRAGMENTS != 0 {
         header.id = Some(fragment_id(&visit.frame[link.network..], link.network, &inner));
     }
     visit.note(Row::B07, format!("TOS is {:#04x} inside and {:#04x} outside", inner.tos, header.tos));
     visit.note(Row::R14, format!("into tunnel {number} of customer {}", visit.context.customer));
+    let outer_is_ipv4 = matches!(header.ends, Ends::V4 { .. });
     let parcel = Parcel {
         network: link.network,
         inner: &inner,
@@ -56,7 +60,8 @@ pub(super) fn run(visit: &mut Visit<'_>) -> Return {
     match way(visit, &parcel) {
         Way::Nowhere(returned) => returned,
         Way::Out(hop) => send(visit, parcel, &hop, false),
-        Way::TooBig(hop) if inner.may_be_fragmented => send(visit, parcel, &hop, true),
+        // Routers fragment no outer IPv6 packet.
+        Way::TooBig(hop) if inner.may_be_fragmented && outer_is_ipv4 => send(visit, parcel, &hop, true),
         Way::TooBig(hop) => {
             let mtu = room(&parcel, &hop);
             let why =
@@ -89,15 +94,17 @@ pub(super) fn gre_header(tunnel: &GreTunnel, ethertype: u16) -> Vec<u8> {
     header
 }
 
-/// The outer IP header of a tunnel's packets.
-pub(super) fn gre_outer(tunnel: &GreTunnel, tos: u8) -> Header {
-    Header {
-        ends: Ends::V4 { source: tunnel.local, destination: tunnel.remote },
-        protocol: protocol::GRE,
-        tos,
-        ttl: if tunnel.ttl == 0 { 64 } else { tunnel.ttl },
-        id: None,
-    }
+/// The outer IP header of a tunnel's packets. None when its addresses are aliases that stand for nothing.
+pub(super) fn gre_outer(visit: &Visit<'_>, tunnel: &GreTunnel, tos: u8) -> Option<Header> {
+    let ends = if tunnel.remote.octets[0] != 0 {
+        Ends::V4 { source: tunnel.local, destination: tunnel.remote }
+    } else {
+        let local = visit.tables.addresses6.get(&tunnel.local)?;
+        let remote = visit.tables.addresses6.get(&tunnel.remote)?;
+        Ends::V6 { source: local.address, destination: remote.address }
+    };
+    let ttl = if tunnel.ttl == 0 { 64 } else { tunnel.ttl };
+    Some(Header { ends, protocol: protocol::GRE, tos, ttl, id: None })
 }
 
 /// The tunnel that the packet's flow takes: row R15. Of several the one that scores highest with the flow, so that a

@@ -1,7 +1,7 @@
 //! GTP-U out: rows D01 to D04.
 
 use xdpchain_abi::{
-    DownlinkKey, DownlinkSession, Ipv6, Reason, direction, peer_flags, session_flags, tunnel_flags,
+    DownlinkKey, DownlinkSession, Reason, direction, peer_flags, session_flags, tunnel_flags,
 };
 use xdpchain_wire::ethernet::{Link, ethertype};
 use xdpchain_wire::gtpu::{self, extension, message};
@@ -121,16 +121,17 @@ fn tell(visit: &mut Visit<'_>, link: Link, inner: &Inner, mtu: usize) -> Option<
     let gre = gre_header(&tunnel, inner.ethertype());
     let dscp = (tunnel.flags & tunnel_flags::FIXED_DSCP != 0).then_some(tunnel.dscp);
     let about = Inner::parse(&answer).ok()?;
-    let header = gre_outer(&tunnel, outer_tos(&about, dscp));
+    let header = gre_outer(visit, &tunnel, outer_tos(&about, dscp))?;
+    let (from, to) = header.ends.addresses();
     let query = Query {
-        source: Ipv6::mapped(tunnel.local),
-        destination: Ipv6::mapped(tunnel.remote),
+        source: from,
+        destination: to,
         tos: header.tos,
         total_len: header.len() + gre.len() + answer.len(),
     };
     let Route::Forward(hop) = visit.network.route(&query) else { return None };
     let (destination, source) = hop.addresses?;
-    visit.frame = [&destination.0[..], &source.0, &ethertype::IPV4.to_be_bytes()].concat();
+    visit.frame = [&destination.0[..], &source.0, &header.ethertype().to_be_bytes()].concat();
     visit.frame.extend(header.octets(gre.len() + answer.len()));
     visit.frame.extend(&gre);
     visit.frame.extend(&answer);

@@ -38,7 +38,7 @@ pub(super) struct Header {
 
 impl Ends {
     /// Both, IPv4 as IPv4-mapped.
-    fn addresses(self) -> (Ipv6, Ipv6) {
+    pub(super) fn addresses(self) -> (Ipv6, Ipv6) {
         match self {
             Self::V4 { source, destination } => (Ipv6::mapped(source), Ipv6::mapped(destination)),
             Self::V6 { source, destination } => (source, destination),
@@ -81,7 +81,7 @@ impl Header {
         }
     }
 
-    fn ethertype(&self) -> u16 {
+    pub(super) fn ethertype(&self) -> u16 {
         match self.ends {
             Ends::V4 { .. } => ethertype::IPV4,
             Ends::V6 { .. } => ethertype::IPV6,
