@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use crate::run::{cargo, output, run, target_dir};
 use crate::vm::Kernel;
-use crate::{compat, ebpf, fuzz, setup, test};
+use crate::{compat, conformance, ebpf, fuzz, setup, test};
 
 /// Packets of the demo in CI: enough for every swap to happen under traffic.
 const DEMO_PACKETS: &str = "60000";
@@ -76,7 +76,7 @@ pub(crate) fn everything(no_install: bool, vm: bool) -> anyhow::Result<()> {
     tally.record(&test::record())?;
     println!();
     for (name, seconds) in times {
-        println!("{name:>8} {seconds:>5} s");
+        println!("{name:>11} {seconds:>5} s");
     }
     println!("{tally}");
     outcome
@@ -96,6 +96,7 @@ fn steps(
         outcome.with_context(|| name.to_owned())
     };
     step("fmt", &mut || fmt(true))?;
+    step("conformance", &mut conformance::check)?;
     step("setup", &mut || setup::ensure(no_install, vm && no_install))?;
     let mut kernels = Vec::new();
     if vm {

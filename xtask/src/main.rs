@@ -4,6 +4,7 @@
 mod bench;
 mod ci;
 mod compat;
+mod conformance;
 mod ebpf;
 mod fuzz;
 mod run;
@@ -78,6 +79,20 @@ enum Command {
         /// Write nothing, fail when the document is out of date about this kernel
         #[arg(long, conflicts_with = "vm")]
         check: bool,
+    },
+    /// Run the packets of tests/fixtures, and write docs/conformance.md: row by row what is promised, and where it was kept
+    Conformance {
+        #[command(flatten)]
+        install: Install,
+        /// On another kernel, in a virtual machine: 5.10, 6.1, 6.12, or all of them
+        #[arg(long, value_name = "KERNEL", value_parser = test::kernels)]
+        vm: Option<test::Kernels>,
+        /// Run and write nothing, fail when the document is out of date or a row has no packet
+        #[arg(long, conflicts_with = "vm")]
+        check: bool,
+        /// Run nothing; write the document anew with what was written down when packets ran before
+        #[arg(long, conflicts_with_all = ["vm", "check"])]
+        no_run: bool,
     },
     /// Measure, beside what the result is compared with; target/bench/NAME.json has the numbers
     Bench {
@@ -164,6 +179,12 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Compat { install, vm, check } => {
             setup::ensure(install.no_install, vm.is_some())?;
             if check { compat::check() } else { compat::write(vm.as_ref()) }
+        }
+        Command::Conformance { check: true, .. } => conformance::check(),
+        Command::Conformance { no_run: true, .. } => conformance::rewrite(),
+        Command::Conformance { install, vm, .. } => {
+            setup::ensure(install.no_install, vm.is_some())?;
+            conformance::write(vm.as_ref())
         }
         Command::Bench { install, name, vm, arguments } => {
             setup::ensure(install.no_install, vm.is_some())?;

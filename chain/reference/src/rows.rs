@@ -94,13 +94,13 @@ rows! {
     G13 = "G13", GtpIn, "The UDP length is not what the IP packet has left, or too small for a message", "Dropped", "RFC 768";
     G14 = "G14", GtpIn, "UDP over IPv4 without a checksum", "As with one", "RFC 768";
     G15 = "G15", GtpIn, "A wrong UDP checksum", "Left to the NIC; where the policy says so it is computed, and the packet dropped", "RFC 768; RFC 1122, 4.1.3.4";
-    G16 = "G16", GtpIn, "UDP over IPv6 without a checksum", "Dropped, unless the endpoint allows it", "RFC 6935; RFC 6936";
+    G16 = "G16", GtpIn, "UDP over IPv6 without a checksum", "Dropped, unless the peer may send none", "RFC 6935; RFC 6936";
     G17 = "G17", GtpIn, "Options in the outer IPv4 header", "UDP is looked for behind them", "RFC 791, 3.1";
     G18 = "G18", GtpIn, "The first fragment of an outer IPv4 packet to an address of ours", "The kernel gets it", "RFC 791, 3.2";
     G19 = "G19", GtpIn, "A later fragment of one", "The kernel gets it, as it got the first; its octets are never taken for ports", "RFC 791, 3.2";
     G20 = "G20", GtpIn, "Outer IPv6 with any extension header, to an address of ours", "The kernel gets the packet", "RFC 8200, 4";
     G21 = "G21", GtpIn, "What is inside is no IP packet: another version, a header that is cut short or lies, more octets than there are", "Dropped", "RFC 791; RFC 8200";
-    G22 = "G22", GtpIn, "The inner source is not the session's", "Dropped", "TS 23.501, 5.8; RFC 2827";
+    G22 = "G22", GtpIn, "The inner source is not the session's", "Dropped", "RFC 2827";
     G23 = "G23", GtpIn, "Inner IPv6 that is for its link alone: link-local addresses, ff02::/16, router solicitations", "The kernel gets the packet, for whoever answers on that link", "RFC 4291, 2.5.6; RFC 4861";
     G24 = "G24", GtpIn, "A TEID that nobody has", "The kernel gets the packet, and the slow path says so to the peer", "TS 29.281, 7.3.1";
     G25 = "G25", GtpIn, "A packet that its session's filter does not let through", "Dropped, and the peer is told nothing", "TS 29.281, 7.3.1";
@@ -112,8 +112,8 @@ rows! {
     G31 = "G31", GtpIn, "Any other message", "The kernel gets it", "TS 29.281, 6.1";
     G32 = "G32", GtpIn, "Not GTP-U, or not to an address of ours", "It passes as it is, whatever is wrong with it", "this project";
     G33 = "G33", GtpIn, "One or two VLAN tags", "GTP-U is found under them; the session says whether the inner frame has none, the same, or one of its own", "IEEE 802.1Q; IEEE 802.1ad";
-    G34 = "G34", GtpIn, "Outer IPv6", "As over IPv4", "TS 29.281, 4.4.1; RFC 8200";
-    G35 = "G35", GtpIn, "An IPv6 packet inside", "As IPv4", "TS 29.281, 4.2; RFC 8200";
+    G34 = "G34", GtpIn, "Outer IPv6", "As over IPv4", "TS 29.281; RFC 8200";
+    G35 = "G35", GtpIn, "An IPv6 packet inside", "As IPv4", "TS 29.281; RFC 8200";
     G36 = "G36", GtpIn, "A fragment inside", "Passed on as it is; rules with ports do not match it", "RFC 791, 3.2";
 
     R01 = "R01", Gre, "A GRE packet with IPv4 or IPv6, from a tunnel that is known", "The outer headers, the tags and everything behind the inner packet go", "RFC 2784";
@@ -135,11 +135,11 @@ rows! {
     D01 = "D01", GtpOut, "A packet for a session", "GTP-U with a source port from the flow, and a PDU Session Container when the session has a QFI", "TS 29.281, 4.4.2 and 5.1; TS 38.415, 5.5";
     D02 = "D02", GtpOut, "A packet for nobody", "Dropped, or the kernel's where the policy says so", "this project";
     D03 = "D03", GtpOut, "The same inner address of two customers", "Each to its own session", "this project";
-    D04 = "D04", GtpOut, "A peer with an IPv6 address", "A right UDP checksum, or none where the session allows that", "RFC 6935; RFC 6936; RFC 8200, 8.1";
+    D04 = "D04", GtpOut, "A peer with an IPv6 address", "A right UDP checksum, or none where the peer takes that", "RFC 6935; RFC 6936; RFC 8200, 8.1";
 
     B01 = "B01", Both, "Hops", "One less, and the checksum follows; with none to spare the kernel gets the packet", "RFC 1812, 5.3.1; RFC 8200, 3; RFC 1624";
     B02 = "B02", Both, "A packet that must not be fragmented and does not fit the way out", "An ICMP message to its sender, through the tunnel that it came by, so many a second; the packet is dropped", "RFC 1191; RFC 4443, 3.2";
-    B03 = "B03", Both, "A packet that may be fragmented and does not fit the way out", "Dropped, or the kernel's as long as it is known whose it is", "RFC 791, 3.2";
+    B03 = "B03", Both, "A packet that may be fragmented and does not fit the way out", "The kernel gets the finished outer packet, and fragments it", "RFC 791, 3.2";
     B04 = "B04", Both, "A TCP SYN, where MSS clamping is asked for", "An MSS that does not fit is lowered, never raised, and the checksum follows", "RFC 9293, 3.7.1";
     B05 = "B05", Both, "ICMP about an outer packet of ours that was too big", "The kernel gets it", "RFC 1191; RFC 8201";
     B06 = "B06", Both, "Congestion that the outer header tells of", "The inner header tells of it, too; a packet that cannot is dropped", "RFC 6040, 4.2";

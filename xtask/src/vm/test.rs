@@ -19,6 +19,9 @@ const LIMIT: Duration = Duration::from_secs(2700);
 /// Chains that the model draws unless told: emulated, each takes ten times as long.
 const MODEL_CASES: &str = "150";
 
+/// Packets that are compared with the reference unless told, for the same reason.
+const REFERENCE_PACKETS: &str = "20000";
+
 /// Runs test programs in `kernel`, with only the tests whose name contains `filter`; adds their results to `tally`.
 pub(crate) fn test(
     kernel: Kernel,
@@ -50,7 +53,12 @@ fn script(programs: &[Program], filter: Option<&str>) -> anyhow::Result<String> 
     );
     // Process ids of a guest are the same each time, and so would be a seed made from one.
     let seed = std::process::id().to_string();
-    for (name, default) in [("XDPCHAIN_MODEL_CASES", MODEL_CASES), ("XDPCHAIN_MODEL_SEED", seed.as_str())] {
+    for (name, default) in [
+        ("XDPCHAIN_MODEL_CASES", MODEL_CASES),
+        ("XDPCHAIN_MODEL_SEED", seed.as_str()),
+        ("XDPCHAIN_REFERENCE_PACKETS", REFERENCE_PACKETS),
+        ("XDPCHAIN_REFERENCE_SEED", seed.as_str()),
+    ] {
         let value = std::env::var(name).unwrap_or_else(|_| default.to_owned());
         script.push_str(&format!("export {name}={}\n", quoted([value.as_str()])));
     }
