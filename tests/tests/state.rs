@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -120,6 +121,19 @@ fn a_chain_moves_to_another_host_and_its_sessions_forward_at_the_first_packet() 
     other.xdpchain(&["state", "restore", &file]).expect(0);
     let diff = other.xdpchain(&["state", "diff", &file]).expect(0);
     assert!(diff.stdout.starts_with("the same: "), "{}", diff.stdout);
+    for map in [
+        "gtp-decap/endpoints",
+        "gtp-decap/sessions",
+        "gtp-encap/sessions",
+        "gre-steer/customers",
+        "acl/rules",
+    ] {
+        let (octets, printed) = bpftool(&other, map);
+        assert!(octets == bpftool(&shell, map).0 && !octets.is_empty(), "{map}");
+        if map == "gtp-decap/sessions" {
+            addresses_are_printed_as_such(&other, map, &printed);
+        }
+    }
     let mut sender = second.sender(SESSIONS);
     sender.send(&second, PACKETS / 2);
     sender.settle(&second);
@@ -144,6 +158,31 @@ fn a_chain_moves_to_another_host_and_its_sessions_forward_at_the_first_packet() 
             shell.xdpchain(&["detach", interface]).expect(0);
         }
         assert_eq!(shell.left(), Vec::<PathBuf>::new());
+    }
+}
+
+/// What bpftool prints as lists of octets, for types of Rust as of C, is printed here as the address or number that it is.
+fn addresses_are_printed_as_such(shell: &Shell<'_>, map: &str, theirs: &[Value]) {
+    let octets = |value: &Value| -> Vec<u8> {
+        let list = value["octets"].as_array().unwrap_or_else(|| panic!("no octets in {value}"));
+        list.iter().map(|octet| octet.as_u64().expect("an octet") as u8).collect()
+    };
+    let v4 = |value: &Value| Ipv4Addr::from(<[u8; 4]>::try_from(octets(value)).expect("four")).to_string();
+    let rows = shell.xdpchain(&["map", "export", map]).expect(0).stdout;
+    let ours: Vec<Value> = rows.lines().map(|row| serde_json::from_str(row).expect("JSON lines")).collect();
+    assert_eq!(ours.len(), theirs.len());
+    for theirs in theirs {
+        let teid = u32::from_be_bytes(octets(&theirs["key"]["teid"]).try_into().expect("four"));
+        let ours = ours.iter().find(|ours| ours["key"]["teid"] == teid).expect("the same entries");
+        let (key, value) = (&theirs["key"], &theirs["value"]);
+        assert_eq!(ours["key"]["local"], v4(&key["local"]), "{ours}");
+        assert_eq!(ours["value"]["peer"], v4(&value["peer"]), "{ours}");
+        assert_eq!(ours["value"]["inner4"], v4(&value["inner4"]), "{ours}");
+        let inner6 = Ipv6Addr::from(<[u8; 16]>::try_from(octets(&value["inner6"])).expect("sixteen"));
+        assert_eq!(ours["value"]["inner6"], inner6.to_string(), "{ours}");
+        for number in ["customer", "session", "inner6_len", "flags"] {
+            assert_eq!(ours["value"][number], value[number], "{ours}");
+        }
     }
 }
 
