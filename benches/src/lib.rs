@@ -9,3 +9,4 @@ pub mod measure;
 pub mod programs;
 pub mod report;
 pub mod rig;
+pub mod sources;

@@ -15,6 +15,7 @@ use clap::Parser;
 use serde_json::Value;
 use xdpchain_benches::programs::compile;
 use xdpchain_benches::report::{Report, Row, bar};
+use xdpchain_benches::sources::{self, Filled, Kind};
 use xdpchain_host::sys::{self, MapFd};
 use xdpchain_tests::{Netns, Shell, cli, veth};
 
@@ -31,6 +32,9 @@ struct Options {
     /// How often everything is measured
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// How many changes are committed, at 1,000 a second
+    #[arg(long, default_value_t = 10_000)]
+    changes: u32,
 }
 
 /// Seconds of each round.
@@ -65,6 +69,21 @@ chains:
         eprintln!("round {} of {}", round + 1, options.rounds);
     }
 
+    let mut tables = [Vec::new(), Vec::new()];
+    for (kind, seconds) in [Kind::Sqlite, Kind::Postgres].into_iter().zip(&mut tables) {
+        eprintln!("filling from {kind:?}");
+        for Filled { seconds: took, peak } in sources::fill(kind, options.sessions, options.rounds)? {
+            seconds.push(took);
+            bench.peak.set(bench.peak.get().max(peak));
+        }
+    }
+    let (mut p50, mut p99) = (Vec::new(), Vec::new());
+    for _ in 0..options.rounds.min(3) {
+        let delay = sources::delay(options.changes, 1000)?;
+        p50.push(delay.p50);
+        p99.push(delay.p99);
+    }
+
     let mut report = Report::new("state");
     report.rows = vec![
         Row::of("save/xdpchain", "s", &times.save),
@@ -74,6 +93,10 @@ chains:
         Row::of("restore", "s", &times.restore),
         Row::of("restore/over-others", "s", &times.over),
         Row::of("diff", "s", &times.diff),
+        Row::of("sqlite/fill", "s", &tables[0]),
+        Row::of("postgres/fill", "s", &tables[1]),
+        Row::of("commit-to-map/p50", "ms", &p50),
+        Row::of("commit-to-map/p99", "ms", &p99),
         // The largest of all, and not the median: the bar is for every one of them.
         Row::of("peak-memory", "MiB", &[bench.peak.get()]),
     ];
@@ -83,6 +106,8 @@ chains:
     let kept = [
         bar("save, of bpftool's dump", value("save/xdpchain") / value("save/bpftool"), 0.1),
         bar("restore, s", value("restore"), 1.5),
+        bar("a million rows from PostgreSQL, s", value("postgres/fill"), 10.0),
+        bar("from COMMIT to the map, p99, ms", value("commit-to-map/p99"), 100.0),
         // 300 MB.
         bar("memory of the process, MiB", value("peak-memory"), 286.1),
     ];

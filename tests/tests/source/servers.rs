@@ -149,3 +149,39 @@ fn passwords_are_never_shown_and_tls_is_checked() {
     }
     shell.xdpchain(&["detach", "eth1"]).expect(0);
 }
+
+#[test]
+fn a_gap_in_the_log_and_a_column_that_is_gone_are_repaired_by_a_comparison() {
+    let (node, _far) = pair();
+    let database = Database::new(Kind::Sqlite, &node);
+    let shell = Shell::new(&node, &(chains(1000) + &source(&database.from())));
+    database.run(TABLE);
+    database.run(&format!("INSERT INTO sessions VALUES {}, {};", row(1, 1), row(2, 2)));
+    shell.xdpchain(&["attach", "eth1"]).expect(0);
+    shell.xdpchain(&["source", "init", "sessions"]).expect(0);
+    let agent = Agent::ready(&shell);
+    wait_for("it follows", || (rows(&agent) == Some(2)).then_some(()));
+    database.run(&format!(
+        "BEGIN; DELETE FROM sessions WHERE id = 1; INSERT INTO sessions VALUES {}; \
+         DELETE FROM xdpchain_sessions WHERE seq < (SELECT max(seq) FROM xdpchain_sessions); COMMIT;",
+        row(3, 3)
+    ));
+    wait_for("the gap is seen", || (agent.source("sessions")["comparisons"] == 2).then_some(()));
+    wait_for("it follows", || (rows(&agent) == Some(2)).then_some(()));
+    same(&shell, &database);
+    database.run(
+        "ALTER TABLE sessions RENAME COLUMN peer_teid TO fellow; UPDATE sessions SET customer = 8 WHERE id = 3;",
+    );
+    wait_for("the column is missed", || {
+        let source = agent.source("sessions");
+        let said = source["error"].as_str().unwrap_or_default();
+        (source["phase"] == "failed" && said.contains("has no column `peer_teid` for")).then_some(())
+    });
+    assert_eq!(entries(&shell, "gtp-decap/sessions", &[]).len(), 2);
+    assert_eq!(agent.get("/healthz").0, 503);
+    database.run("ALTER TABLE sessions RENAME COLUMN fellow TO peer_teid;");
+    wait_for("it follows again", || (rows(&agent) == Some(2)).then_some(()));
+    same(&shell, &database);
+    assert_eq!(agent.stop(), 0);
+    shell.xdpchain(&["detach", "eth1"]).expect(0);
+}
