@@ -3,11 +3,19 @@
 //! what is read can be decoded.
 #![no_main]
 
+use std::sync::LazyLock;
+
 use libfuzzer_sys::fuzz_target;
 use xdpchain_state::{Contents, Record, Refit, StateReader, StateWriter, Target};
 
 /// Octets of entries that are looked at.
 const MOST: usize = 1 << 20;
+
+/// What every file begins with.
+static PREAMBLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let empty = StateWriter::new(Vec::new(), &Contents::default(), &[]).and_then(StateWriter::finish);
+    empty.expect("memory can be written")[..28].to_vec()
+});
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((kind, rest)) = bytes.split_first() else { return };
@@ -15,8 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
         read(rest);
     } else {
         // The frame that says what it is, and the records; what has no digest is refused at its end, not before.
-        let empty = StateWriter::new(Vec::new(), &Contents::default(), &[]).and_then(StateWriter::finish);
-        let mut file = empty.expect("memory can be written")[..28].to_vec();
+        let mut file = PREAMBLE.clone();
         file.extend(zstd::encode_all(rest, 1).expect("memory can be written"));
         read(&file);
     }
