@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use xdpchain_abi::{Fate, PacketContext};
 use xdpchain_golden::{Fixture, difference};
-use xdpchain_reference::{Arrival, Chain, HEADROOM, Module, Row, TestNetwork, context, run, tables};
+use xdpchain_reference::mutate::{Mutant, Numbers};
+use xdpchain_reference::{Arrival, Chain, HEADROOM, Module, Row, TestNetwork, Verdict, context, run, tables};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
@@ -87,4 +88,29 @@ fn every_fixture_comes_out_as_it_says() {
         }
     }
     assert_eq!(failed, 0, "of {} fixtures", fixtures.len());
+}
+
+/// Mutants of each fixture.
+const MUTANTS: usize = 200;
+
+#[test]
+fn every_mutant_of_a_fixture_ends_somewhere() {
+    let mut numbers = Numbers::new(0x5eed);
+    for (name, fixture) in fixtures() {
+        let module = fixture.program.as_deref().and_then(Module::named).expect("a fixture of a module");
+        let tables = tables(&fixture, Some(module)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let context = context(&fixture.context).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let network = TestNetwork { ingress: fixture.ingress.clone().unwrap_or_default() };
+        let input = fixture.input().expect("a fixture that was read");
+        for _ in 0..MUTANTS {
+            let packet = Mutant::draw(&input, 4, &[[192, 0, 2, 1], [203, 0, 113, 1]], &mut numbers).packet();
+            let outcome =
+                run(&Chain::alone(module), &tables, &network, &Arrival { context, ..Arrival::new(&packet) });
+            assert_ne!(outcome.verdict, Verdict::Aborted, "{name}");
+            // What is dropped is what came in: nothing is refused half-way.
+            if outcome.verdict == Verdict::Drop {
+                assert_eq!(outcome.packet, packet, "{name}");
+            }
+        }
+    }
 }

@@ -247,13 +247,17 @@ fn clamp(octets: &mut [u8], inner: &Inner, parcel: &Parcel<'_>, hop: &Hop) -> Op
             if word(octets, option + 2) <= limit {
                 return None;
             }
-            // The words that the checksum is over begin at even octets of the segment.
+            // The words that the checksum is over begin at even octets of the segment; behind its end there are zeros.
+            let pair = |octets: &[u8], i: usize| match octets.get(i + 1) {
+                Some(_) => word(octets, i),
+                None => u32::from(octets[i]) << 8,
+            };
             let first = at + (option + 2 - at) / 2 * 2;
             let covered: Vec<(usize, u32)> =
-                (first..option + 4).step_by(2).map(|i| (i, word(octets, i))).collect();
+                (first..option + 4).step_by(2).map(|i| (i, pair(octets, i))).collect();
             octets[option + 2..option + 4].copy_from_slice(&(limit as u16).to_be_bytes());
             for (i, old) in covered {
-                let new = word(octets, i);
+                let new = pair(octets, i);
                 correct(octets, at + 16, old, new);
             }
             return Some(limit as u16);
