@@ -7,6 +7,7 @@ mod compat;
 mod conformance;
 mod ebpf;
 mod fuzz;
+mod performance;
 mod run;
 mod setup;
 mod test;
@@ -107,6 +108,8 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Write docs/performance.md with what the benchmarks measured last
+    Performance,
     /// Feed the fuzz targets; what is found, and what got somewhere new, stays in target/fuzz
     Fuzz {
         #[command(flatten)]
@@ -200,6 +203,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Lint => ci::lint(),
         Command::Fmt { check } => ci::fmt(check),
         Command::Doc => ci::doc(),
+        Command::Performance => performance::write(),
         Command::Ci { install, no_vm } => ci::everything(install.no_install, !no_vm),
     }
     .map(|()| ExitCode::SUCCESS)

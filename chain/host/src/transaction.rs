@@ -110,6 +110,8 @@ pub enum To<'a> {
     Chain(&'a mut Edit<'a>),
     /// No chain.
     Nothing,
+    /// What it runs, which nobody may have changed since the caller looked: what the others become was decided with it.
+    Same,
 }
 
 /// What became of one interface.
@@ -178,7 +180,8 @@ impl Host {
     }
 
     /// Changes the chains of several interfaces: all of them, or none. Each interface's packets see its chain before or the
-    /// one after, each whole, and one interface after the other goes from one to the other. Chains are taken off last.
+    /// one after, each whole, and one interface after the other goes from one to the other. Chains are taken off last. There is
+    /// an outcome for each interface that is not to stay the [same](To::Same).
     ///
     /// # Errors
     /// Whatever [`Error`] has but for [`Error::NoNetns`].
@@ -196,6 +199,10 @@ impl Host {
                 To::Nothing => {
                     order.push(Some(leaving.len()));
                     leaving.push(self.find_chain(&want.ifname, want.seen)?);
+                }
+                To::Same => {
+                    self.recover_interface(&want.ifname)?;
+                    check_seen(&want.ifname, want.seen, self.store().current(&want.ifname)?.as_ref())?;
                 }
             }
         }

@@ -57,6 +57,7 @@ const DYNAMIC_PORTS: u16 = 0xc000;
 
 /// Encapsulates what goes downlink, passes on the rest.
 #[xdp]
+#[inline(always)]
 fn gtp_encap(ctx: XdpContext) -> u32 {
     let context = module::context();
     if context.direction != direction::DOWNLINK {

@@ -7,6 +7,7 @@
 
 mod counter;
 mod ecn;
+mod hops;
 mod inner;
 mod module;
 mod mss;

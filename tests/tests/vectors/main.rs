@@ -114,6 +114,9 @@ fn network() -> Netns {
     for (name, far, number) in [("access0", "access1", 1), ("cloud0", "cloud1", 2)] {
         veth((&ns, name), (&ns, far));
         ns.ip(&format!("link set dev {name} address 02:00:00:00:{number:02}:01"));
+        // The far end of a router's interface would join groups, and report that to the chain.
+        ns.run(|| fs::write(format!("/proc/sys/net/ipv6/conf/{far}/disable_ipv6"), "1"))
+            .expect("an interface need not have IPv6");
     }
     for command in [
         "addr add 192.0.2.1/24 dev access0",

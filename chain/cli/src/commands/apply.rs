@@ -71,9 +71,15 @@ pub(crate) fn run(common: &Common, out: Output, ifaces: &[String], how: How) -> 
             to: if interface.action() == Action::Detach { To::Nothing } else { To::Chain(edit) },
         }
     });
+    let same = plan.interfaces().iter().filter(|interface| interface.is_empty()).map(|interface| Want {
+        ifname: interface.interface().to_owned(),
+        seen: Some(interface.generation()),
+        to: To::Same,
+    });
     let terms = Terms { compose: &change::compose, gate: Some(&gate::gate), trial, dry_run: how.dry_run };
-    let outcomes =
-        host.transact(wants.collect(), &terms).map_err(|error| Error::from(error).in_file(&file))?;
+    let outcomes = host
+        .transact(wants.chain(same).collect(), &terms)
+        .map_err(|error| Error::from(error).in_file(&file))?;
     let told = trial
         .filter(|_| !how.dry_run)
         .map(|trial| outcome::Trial { seconds: trial.lasts.as_secs(), confirm: trial.confirm });
