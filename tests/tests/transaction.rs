@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use xdpchain_host::{Compose, Error, Host, Terms, To, Want};
 use xdpchain_tests::{Netns, Port, Shell, plan, veth};
 
 /// A chain of three modules for two interfaces.
@@ -299,6 +300,30 @@ fn two_operators_at_once_are_told_and_never_mixed() {
     assert_eq!(one, two, "one plan has both interfaces");
     let numbers: Vec<u64> = generations(&shell, "eth1").into_iter().map(|(number, _)| number).collect();
     assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+}
+
+#[test]
+fn an_interface_that_is_to_stay_is_as_it_was_seen_or_none_changes() {
+    let (ns, _peer) = pair();
+    let shell = Shell::new(&ns, TWO);
+    shell.xdpchain(&["apply"]).expect(0);
+    // Between the look and the change somebody has given `eth1` another generation than the caller saw.
+    let transact = |seen| {
+        ns.run(|| {
+            let compose: &Compose<'_> = &|_, _, _| panic!("nothing is composed");
+            let terms = Terms { compose, gate: None, trial: None, dry_run: false };
+            let same = Want { ifname: "eth1".into(), seen: Some(Some(seen)), to: To::Same };
+            let leave = Want { ifname: "eth2".into(), seen: Some(Some(1)), to: To::Nothing };
+            Host::open().expect("the namespace").transact(vec![leave, same], &terms).map(|done| done.len())
+        })
+    };
+    match transact(7) {
+        Err(Error::Raced { ifname, seen: Some(7), found: Some(1) }) => assert_eq!(ifname, "eth1"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(slots(&shell, "eth2"), ["first", "second", "third"]);
+    assert_eq!(transact(1).expect("as it was seen"), 1);
+    assert!(ns.xdp_program("eth1").is_some() && ns.xdp_program("eth2").is_none());
 }
 
 #[test]
