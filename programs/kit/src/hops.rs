@@ -19,7 +19,7 @@ static NEXT_HOPS: PerCpuArray<Hop, { HOPS as usize }> = PerCpuArray::new();
 /// A next hop, what it was asked for, and when.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Hop {
+struct Hop {
     source: u32,
     destination: u32,
     ingress: u32,
