@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use rig::{Counted, Engine, Rig};
-use world::{Case, cases, network};
+use world::{Case, cases};
 use xdpchain_abi::{Fate, Reason};
 use xdpchain_golden::difference;
 use xdpchain_reference::mutate::{Mutant, Numbers};
 use xdpchain_reference::{Arrival, Chain, Outcome, Tables, TestNetwork, Verdict, run};
-use xdpchain_tests::kernel;
+use xdpchain_tests::{kernel, router};
 
 /// Packets between two looks at the counters.
 const BLOCK: usize = 256;
@@ -126,7 +126,7 @@ fn kind(report: &str) -> String {
 }
 
 fn compare(engine: Engine, packets: u64, seed: u64) {
-    let ns = network();
+    let ns = router("reference");
     let (rig, cases) = (Rig::new(engine), cases());
     let interfaces = ["lo", "access0", "cloud0"].map(|name| (name, ns.ifindex(name)));
     let rest = packets as usize / cases.len() + 1;
