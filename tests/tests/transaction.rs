@@ -1,11 +1,12 @@
 //! Changes as transactions, by the real binary: several interfaces at once or none, going back, changes on trial, and
 //! interfaces that change their names meanwhile.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use xdpchain_host::{Compose, Error, Host, Terms, To, Want};
-use xdpchain_tests::{Netns, Port, Shell, plan, veth};
+use xdpchain_tests::{Netns, Port, Shell, cli, plan, veth};
 
 /// A chain of three modules for two interfaces.
 const TWO: &str = "\
@@ -235,6 +236,34 @@ fn a_change_goes_back_unless_it_is_confirmed() {
     let run = shell.xdpchain(&["recover"]).expect(0);
     assert!(run.stderr.contains("taken back"), "{}", run.stderr);
     assert_eq!(slots(&shell, "eth1"), ["first", "second", "third"]);
+}
+
+#[test]
+fn a_terminal_that_hangs_up_ends_no_trial() {
+    let (ns, _peer) = pair();
+    let shell = Shell::new(&ns, TWO);
+    for (time, order, then) in
+        [("2s", "[second, first]", "[first, second, third]"), ("1m", "[third]", "[third]")]
+    {
+        shell.write("chains.yaml", TWO);
+        shell.xdpchain(&["apply"]).expect(0);
+        shell.write("chains.yaml", &TWO.replace("[first, second, third]", order));
+        // The command has a terminal of its own, which goes away while it still is that of a foreground process.
+        let command = format!("{} apply --confirm {time}; cat", cli::binary().display());
+        let mut terminal = std::process::Command::new("script");
+        terminal.args(["-qec", &command, "/dev/null"]).current_dir(shell.path());
+        terminal.stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut terminal = ns.run(|| terminal.spawn()).expect("script runs");
+        eventually("the change is made", || format!("[{}]", slots(&shell, "eth2").join(", ")) == order);
+        terminal.kill().expect("it runs until it is killed");
+        terminal.wait().expect("it ends");
+        if time == "1m" {
+            shell.xdpchain(&["confirm"]).expect(0);
+        }
+        eventually("it goes back, unless it was confirmed", || {
+            ["eth1", "eth2"].iter().all(|name| format!("[{}]", slots(&shell, name).join(", ")) == then)
+        });
+    }
 }
 
 #[test]

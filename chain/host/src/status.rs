@@ -1,6 +1,8 @@
 //! What runs on an interface now: the manifest beside what the kernel says.
 
 use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use xdpchain_compose::{EXIT_MAP, MapOwner};
 
@@ -10,8 +12,12 @@ use crate::exits::{self, Exits};
 use crate::host::{Host, by_dispatcher};
 use crate::interface::Interface;
 use crate::libxdp::ComponentStatus;
+use crate::lock::NetnsLock;
 use crate::manifest::Manifest;
 use crate::sys::{self, LinkInfo, MapInfo, ProgInfo};
+
+/// How long a command that changes something may leave what is not as the manifest says, until it is told as a problem.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// The chain on an interface.
 #[derive(Clone, Debug)]
@@ -49,7 +55,8 @@ pub struct MapStatus {
 }
 
 impl Host {
-    /// The chain on an interface, and whether it is as it should be. Nothing is changed, and no lock is taken.
+    /// The chain on an interface, and whether it is as it should be. Nothing is changed, and the lock is taken only for a
+    /// second look at what is not as it should be: a change that is half made is no problem.
     ///
     /// # Errors
     /// [`Error::NoChain`], [`Error::NoInterface`] when there is neither a chain nor an interface, [`Error::Permission`].
@@ -59,6 +66,21 @@ impl Host {
             Err(_) => None,
         };
         let ifname = former.as_deref().unwrap_or(ifname);
+        let start = Instant::now();
+        let mut status = self.settled(ifname)?;
+        while !status.problems.is_empty() && start.elapsed() < SETTLE {
+            let Ok(lock) = NetnsLock::try_acquire(&self.at) else { break };
+            status = self.settled(ifname)?;
+            if lock.is_some() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(status)
+    }
+
+    /// The chain on an interface, of one generation.
+    fn settled(&self, ifname: &str) -> Result<ChainStatus> {
         // A change in between would put the rows of one generation beside the manifest of another.
         let mut tries = 5;
         loop {

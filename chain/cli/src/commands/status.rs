@@ -9,7 +9,9 @@ use serde::Serialize;
 use xdpchain_abi::{REASON_MAP, Reason};
 use xdpchain_compose::object::Object;
 use xdpchain_compose::{MapOwner, proceed_on};
-use xdpchain_host::{Adopted, ChainStatus, Count, Fill, Host, Manifest, ModuleState, SlotExits};
+use xdpchain_host::{
+    self as host, Adopted, ChainStatus, Count, Fill, Host, Manifest, ModuleState, SlotExits,
+};
 use xdpchain_reference::{explain, fate_name};
 use xdpchain_spec::{Engine, Place, SlotSpec, Verdict, VerdictSet};
 
@@ -133,13 +135,10 @@ struct ReasonCount {
 
 pub(crate) fn run(out: Output, iface: Option<&str>) -> Result<u8> {
     let host = Host::open()?;
-    let names = match iface {
-        Some(iface) => vec![iface.to_owned()],
-        None => host.interfaces()?,
+    let statuses = match iface {
+        Some(iface) => Statuses { interfaces: vec![status(&host, &host.status(iface)?, !out.narrow())?] },
+        None => every(&host, !out.narrow())?,
     };
-    let statuses =
-        names.iter().map(|name| status(&host, &host.status(name)?, !out.narrow())).collect::<Result<_>>()?;
-    let statuses = Statuses { interfaces: statuses };
     if statuses.interfaces.is_empty() {
         eprintln!("no interface of this network namespace has a chain");
     }
@@ -166,8 +165,19 @@ pub(crate) fn run(out: Output, iface: Option<&str>) -> Result<u8> {
 
 /// What is told of every interface with a chain.
 pub(crate) fn collect(host: &Host) -> Result<Statuses> {
-    let names = host.interfaces()?.into_iter();
-    let interfaces = names.map(|name| status(host, &host.status(&name)?, true)).collect::<Result<_>>()?;
+    every(host, true)
+}
+
+fn every(here: &Host, levels: bool) -> Result<Statuses> {
+    let mut interfaces = Vec::new();
+    for name in here.interfaces()? {
+        match here.status(&name) {
+            Ok(chain) => interfaces.push(status(here, &chain, levels)?),
+            // It was detached since.
+            Err(host::Error::NoChain { .. } | host::Error::NoInterface { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     Ok(Statuses { interfaces })
 }
 
