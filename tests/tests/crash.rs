@@ -118,8 +118,11 @@ fn every_call_goes_wrong(shell: &Shell<'_>, prepare: &[&[&str]], arguments: &[&s
     reset();
     let before = needed(shell);
     let mut faults = 0;
+    let only = std::env::var("XDPCHAIN_FAULT_CALLS").ok();
+    let calls =
+        CALLS.iter().filter(|call| only.as_ref().is_none_or(|only| only.split(',').any(|c| c == **call)));
     for fault in [Fault::Kill, Fault::Error("ENOMEM"), Fault::Error("EPERM")] {
-        for call in CALLS {
+        for call in calls.clone().copied() {
             if fault == Fault::Error("EPERM") && call != "bpf" {
                 continue;
             }
@@ -162,7 +165,7 @@ fn wherever_a_change_goes_wrong_the_old_or_the_new_chain_runs_whole() {
         shell.xdpchain(&["detach", "eth1"]).expect(0);
         let arrived = traffic.stop();
         println!("{engine}: {faults} faults, {} packets", arrived.sent);
-        assert!(faults >= 60 / u32::try_from(stride).expect("a small number"), "{faults}");
+        assert!(faults >= 12, "{faults}");
         assert_eq!((arrived.lost(), arrived.duplicated()), (0, 0), "{:?}", arrived.marks);
         assert_eq!(shell.left(), Vec::<PathBuf>::new());
     }

@@ -57,6 +57,11 @@ impl Tally {
         self.counted().map(|ran| ran.failed).sum()
     }
 
+    /// Adds what another tally counted.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.ran.extend(other.ran);
+    }
+
     /// How many programs ran.
     pub(crate) fn len(&self) -> usize {
         self.ran.len()
@@ -161,7 +166,9 @@ impl fmt::Display for Tally {
 pub(crate) struct Lines<'a> {
     tally: &'a mut Tally,
     kernel: String,
-    out: Box<dyn Write>,
+    out: Box<dyn Write + Send>,
+    /// Lines are shown whole, each behind the name of the kernel.
+    named: bool,
     partial: Vec<u8>,
     /// The program whose output this is, and since when.
     current: Option<(Ran, Instant)>,
@@ -175,9 +182,15 @@ impl<'a> Lines<'a> {
         Self::shown(tally, kernel, Box::new(io::stdout()))
     }
 
-    fn shown(tally: &'a mut Tally, kernel: &str, out: Box<dyn Write>) -> Self {
+    /// The same, told apart from that of other kernels at the same time.
+    pub(crate) fn named(tally: &'a mut Tally, kernel: &str) -> Self {
+        Self { named: true, ..Self::new(tally, kernel) }
+    }
+
+    fn shown(tally: &'a mut Tally, kernel: &str, out: Box<dyn Write + Send>) -> Self {
         let before = tally.ran.len();
-        Self { tally, kernel: kernel.to_owned(), out, partial: Vec::new(), current: None, before }
+        let (kernel, partial) = (kernel.to_owned(), Vec::new());
+        Self { tally, kernel, out, named: false, partial, current: None, before }
     }
 
     /// What follows is the output of `program`.
@@ -231,10 +244,15 @@ impl<'a> Lines<'a> {
 
 impl Write for Lines<'_> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.out.write_all(octets)?;
+        if !self.named {
+            self.out.write_all(octets)?;
+        }
         self.partial.extend_from_slice(octets);
         while let Some(end) = self.partial.iter().position(|octet| *octet == b'\n') {
             let line: Vec<u8> = self.partial.drain(..=end).collect();
+            if self.named {
+                self.out.write_all(&[self.kernel.as_bytes(), b": ", &line].concat())?;
+            }
             self.add(String::from_utf8_lossy(&line).trim_end());
         }
         Ok(octets.len())
@@ -269,6 +287,29 @@ mod tests {
         ended(&mut tally, &["\ntest program: a\nrunning 3 tests\n", first, rest, "and more", "\n"], true);
         assert_eq!((tally.passed(), tally.failed()), (2, 0));
         assert!(tally.check().is_ok());
+    }
+
+    #[test]
+    fn lines_of_several_kernels_are_shown_whole_and_named() {
+        #[derive(Clone, Default)]
+        struct Shown(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+        impl Write for Shown {
+            fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+                self.0.lock().expect("nobody panics with it").write(octets)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (mut tally, shown) = (Tally::default(), Shown::default());
+        let mut lines = Lines { named: true, ..Lines::shown(&mut tally, "6.1", Box::new(shown.clone())) };
+        for part in ["test program: a\ntest x ... ", "ok\n", GOOD] {
+            lines.write_all(part.as_bytes()).expect("memory takes everything");
+        }
+        lines.end(true);
+        let shown = String::from_utf8(shown.0.lock().expect("nobody panics with it").clone()).expect("text");
+        assert_eq!(shown, format!("6.1: test program: a\n6.1: test x ... ok\n6.1: {GOOD}"));
+        assert_eq!(tally.passed(), 2);
     }
 
     #[test]

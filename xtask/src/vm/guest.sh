@@ -16,11 +16,11 @@ port() {
     done
 }
 
-# A port takes one writer that opens it by name, so everybody else writes to a pipe.
+# A port takes one writer that opens it by name, so everybody else writes to a pipe. When it has one already, that is us.
 mkfifo /run/xdpchain-out /run/xdpchain-err
-cat /run/xdpchain-out >"$(port virtme.stdout)" &
+{ cat /run/xdpchain-out >"$(port virtme.stdout)" || cat /run/xdpchain-out; } 2>/dev/null &
 out=$!
-cat /run/xdpchain-err >"$(port virtme.stderr)" &
+{ cat /run/xdpchain-err >"$(port virtme.stderr)" || cat /run/xdpchain-err >&3; } 3>&2 2>/dev/null &
 err=$!
 exec >/run/xdpchain-out 2>/run/xdpchain-err </dev/null
 for name in stdout:1 stderr:2; do

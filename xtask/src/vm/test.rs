@@ -22,6 +22,11 @@ const MODEL_CASES: &str = "150";
 /// Packets that are compared with the reference unless told, for the same reason.
 const REFERENCE_PACKETS: &str = "20000";
 
+/// Which calls go wrong unless told, and every how many of them: only these differ between kernels, and each fault takes
+/// five commands, one under strace.
+const FAULT_CALLS: &str = "bpf";
+const FAULT_STRIDE: &str = "64";
+
 /// Runs test programs in `kernel`, with only the tests whose name contains `filter`; adds their results to `tally`.
 pub(crate) fn test(
     kernel: Kernel,
@@ -31,7 +36,7 @@ pub(crate) fn test(
 ) -> anyhow::Result<()> {
     let script = script(programs, filter)?;
     let task = Task::new(kernel, &script, LIMIT);
-    let mut lines = Lines::new(tally, kernel.version());
+    let mut lines = Lines::named(tally, kernel.version());
     let status = super::run(&task, &mut lines)?;
     lines.end(status == 0);
     Ok(())
@@ -58,6 +63,8 @@ fn script(programs: &[Program], filter: Option<&str>) -> anyhow::Result<String> 
         ("XDPCHAIN_MODEL_SEED", seed.as_str()),
         ("XDPCHAIN_REFERENCE_PACKETS", REFERENCE_PACKETS),
         ("XDPCHAIN_REFERENCE_SEED", seed.as_str()),
+        ("XDPCHAIN_FAULT_CALLS", FAULT_CALLS),
+        ("XDPCHAIN_FAULT_STRIDE", FAULT_STRIDE),
     ] {
         let value = std::env::var(name).unwrap_or_else(|_| default.to_owned());
         script.push_str(&format!("export {name}={}\n", quoted([value.as_str()])));
