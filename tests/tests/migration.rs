@@ -340,6 +340,64 @@ fn a_command_that_is_killed_leaves_the_old_map_or_the_new_one_and_every_packet_c
     assert_eq!(shell.left(), Vec::<PathBuf>::new());
 }
 
+#[test]
+fn a_command_that_is_killed_between_two_interfaces_loses_no_count_of_either() {
+    let (node, far) = pair();
+    veth((&node, "eth2"), (&far, "far2"));
+    let both = |yaml: String| yaml.replace("[eth1]", "[eth1, eth2]");
+    let shell = Shell::new(&node, &both(FIRST.to_owned()));
+    shell.xdpchain(&["apply"]).expect(0);
+    let ports = [Port::open(&far, "far1"), Port::open(&far, "far2")];
+    let stop = AtomicBool::new(false);
+    let (mut apart, mut done) = (0, 0);
+    std::thread::scope(|scope| {
+        let senders: Vec<_> = ports.iter().map(|port| scope.spawn(|| send_until(port, &stop))).collect();
+        let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for round in 0..16 {
+                let yaml = if round % 2 == 0 { second() } else { FIRST.to_owned() };
+                shell.write("chains.yaml", &both(yaml));
+                // Killed once the first of the two runs another program, or a little before or after.
+                let before = node.xdp_program("eth1");
+                let mut command = Command::new(cli::binary());
+                command.arg("apply").current_dir(shell.path());
+                command.stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+                let mut child = node.run(|| command.spawn()).expect("the binary runs");
+                while node.xdp_program("eth1") == before && child.try_wait().unwrap().is_none() {}
+                std::thread::sleep(Duration::from_micros(200 * (round / 4)));
+                child.kill().expect("it runs, or was not waited for");
+                done += u32::from(child.wait().expect("it was started").success());
+                shell.xdpchain(&["recover"]).expect(0);
+                let builds = ["eth1", "eth2"].map(|ifname| {
+                    let status = status(&shell, ifname);
+                    assert_eq!(status["problems"], Value::Array(Vec::new()));
+                    status["slots"][0]["digest"].as_str().expect("a digest").to_owned()
+                });
+                apart += u32::from(builds[0] != builds[1]);
+                let run = shell.xdpchain(&["apply"]);
+                assert_eq!(run.status, 0, "round {round}, {builds:?}: {run:?}");
+            }
+        }));
+        stop.store(true, Ordering::Relaxed);
+        senders.into_iter().for_each(|sender| assert!(sender.join().expect("the sender ends") > 0));
+        checked.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    eprintln!("{apart} of 16 left the interfaces apart, {done} were done");
+    let ended = ["eth1", "eth2"].map(|ifname| {
+        let status = status(&shell, ifname);
+        let drops = &status["slots"][0]["ended"]["drop"];
+        (drops["packets"].as_u64().expect("a number"), drops["bytes"].as_u64().expect("a number"))
+    });
+    let wanted = (ended[0].0 + ended[1].0, ended[0].1 + ended[1].1);
+    for map in COUNTERS {
+        assert_eq!(sum(&counts(&shell, map, "bytes")), wanted, "`{map}`");
+    }
+    for ifname in ["eth1", "eth2"] {
+        shell.xdpchain(&["detach", ifname]).expect(0);
+    }
+    assert_eq!(shell.left(), Vec::<PathBuf>::new());
+}
+
 /// Goes to the second build, back, and to the second again under traffic, by an engine.
 fn carries_over_by(engine: &str) {
     let (node, far) = pair();
