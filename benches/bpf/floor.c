@@ -16,7 +16,7 @@
 #define GROWTH 12
 #define HEADER 40
 #define TEID_AT 46
-#define TEID_BASE 0x100000
+#define TEID_BASE 0x1000000
 
 #if FLOOR == HASH
 struct key {

@@ -9,8 +9,8 @@
 
 // Octets that programs may change: the headers of every packet, and not more than the shortest one.
 #define HEADERS 96
-// As in datapath.rs.
-#define TEID_BASE 0x100000
+// As in frames.rs.
+#define TEID_BASE 0x1000000
 #define ADDRESS_BASE 0x0b000000
 
 struct {

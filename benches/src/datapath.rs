@@ -28,8 +28,17 @@ impl Objects {
     /// When one is missing.
     pub fn read() -> anyhow::Result<Self> {
         let folder = std::env::var_os("XDPCHAIN_EBPF_DIR").context("run it by `cargo xtask bench`")?;
+        Self::read_from(folder)
+    }
+
+    /// Reads them from `folder`.
+    ///
+    /// # Errors
+    /// When one is missing.
+    pub fn read_from(folder: impl Into<PathBuf>) -> anyhow::Result<Self> {
+        let folder = folder.into();
         let read = |name: &'static str| {
-            let path = PathBuf::from(&folder).join(name).with_extension("o");
+            let path = folder.join(name).with_extension("o");
             std::fs::read(&path)
                 .map(|object| (name, object))
                 .with_context(|| format!("reading `{}`", path.display()))
@@ -72,12 +81,17 @@ pub fn chain(objects: &Objects, slots: usize, alter: impl FnOnce(&mut Image)) ->
     Ok(chain)
 }
 
-/// Gives a chain these sessions, both ways; those of the downlink have a PDU Session Container when `container` says so.
+/// Gives a chain these sessions, both ways; those of the uplink by their index where the chain's map for that has room for more
+/// than one, and those of the downlink with a PDU Session Container when `container` says so.
 ///
 /// # Errors
 /// When entries are refused.
 pub fn add_sessions(chain: &Subject, numbers: std::ops::Range<u32>, container: bool) -> anyhow::Result<()> {
-    chain.fill("gtp-decap", "sessions", &entries::uplink(numbers.clone()))?;
+    if chain.map(Some("gtp-decap"), "sessions_dense").is_ok_and(|map| map.info().max_entries > 1) {
+        chain.fill("gtp-decap", "sessions_dense", &entries::dense(numbers.clone()))?;
+    } else {
+        chain.fill("gtp-decap", "sessions", &entries::uplink(numbers.clone()))?;
+    }
     chain.fill("gtp-encap", "sessions", &entries::downlink(numbers, container))
 }
 

@@ -3,8 +3,8 @@
 use std::mem::offset_of;
 
 use xdpchain_abi::{
-    Customer, DownlinkKey, DownlinkSession, Endpoint, GreIngress, GreKey, GreTunnel, Ipv4, Ipv6, UplinkKey,
-    UplinkSession, session_flags,
+    Be32, Customer, DenseSession, DownlinkKey, DownlinkSession, Endpoint, GreIngress, GreKey, GreTunnel,
+    Ipv4, Ipv6, UplinkKey, UplinkSession, session_flags,
 };
 use xdpchain_host::Entries;
 use xdpchain_tests::plan::{self, CUSTOMERS, NODE_CLOUD, NODE_RAN, QFI, RAN, abi};
@@ -43,6 +43,18 @@ pub fn uplink(numbers: std::ops::Range<u32>) -> Entries {
             inner6: prefix(number).octets,
             inner6_len: [64],
         });
+    }
+    entries
+}
+
+/// The same sessions for `gtp-decap`'s array by TEID.
+pub fn dense(numbers: std::ops::Range<u32>) -> Entries {
+    let Entries { keys, values } = uplink(numbers.clone());
+    let mut entries = Entries::default();
+    let sessions = keys.chunks(size_of::<UplinkKey>()).zip(values.chunks(size_of::<UplinkSession>()));
+    for (number, (key, value)) in numbers.zip(sessions) {
+        entries.keys.extend(DenseSession::index(Be32::new(TEID_BASE + number)).to_ne_bytes());
+        entries.values.extend([key, value].concat());
     }
     entries
 }

@@ -2,13 +2,13 @@
 
 use std::net::Ipv4Addr;
 
-use xdpchain_abi::{Be32, GTPU_PORT, Ipv6};
+use xdpchain_abi::{Be32, DENSE_BITS, GTPU_PORT, Ipv6};
 use xdpchain_tests::plan::{self, NODE_CLOUD, NODE_RAN, QFI, RAN, SERVER, abi, mac};
 use xdpchain_wire::ethernet::{self, ethertype};
 use xdpchain_wire::{gre, gtpu, ipv4, ipv6, protocol, udp};
 
-/// TEID of session 0; as in harness.c.
-pub const TEID_BASE: u32 = 0x10_0000;
+/// TEID of session 0; as in harness.c and floor.c. Its lower bits are 0, so those of a session are the session's number.
+pub const TEID_BASE: u32 = 1 << DENSE_BITS;
 /// Inner IPv4 address of session 0, and octets 4 to 7 of its IPv6 prefix; as in harness.c. Ten million from here on, none of
 /// them the node's own.
 pub const ADDRESS_BASE: u32 = 0x0b00_0000;

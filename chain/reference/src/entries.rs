@@ -6,9 +6,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Map, Value};
 use xdpchain_abi::{
-    AclConfig, AclRule, Address6, Be32, Customer, DownlinkKey, DownlinkSession, EncapConfig, Endpoint,
-    Endpoint6, FilterKey, FilterRule, GreIngress, GreKey, GreTunnel, Ipv4, Ipv6, PacketContext, Peer6,
-    Reason, UplinkKey, UplinkSession, direction,
+    AclConfig, AclRule, Address6, Be32, Customer, DenseSession, DownlinkKey, DownlinkSession, EncapConfig,
+    Endpoint, Endpoint6, FilterKey, FilterRule, GreIngress, GreKey, GreTunnel, Ipv4, Ipv6, PacketContext,
+    Peer6, Reason, UplinkKey, UplinkSession, direction,
 };
 use xdpchain_golden::{Entry, Fixture};
 
@@ -126,6 +126,7 @@ decoded! {
     Address6 { address flags }
     UplinkKey { local teid }
     UplinkSession { customer session peer inner4 inner6 inner6_len flags vlan tags filter }
+    DenseSession { local teid customer session peer inner4 inner6 inner6_len flags vlan tags filter }
     FilterKey { filter rule }
     FilterRule { dst dst_port dst_len protocol }
     DownlinkKey { customer address }
@@ -178,6 +179,7 @@ impl Tables {
             (Module::GtpDecap, "endpoints6") => put(entries, |k, v| _ = self.endpoints6.insert(k, v)),
             (Module::GtpDecap, "peers6") => put(entries, |k, v| _ = self.peers6.insert(k, v)),
             (Module::GtpDecap, "sessions") => put(entries, |k, v| _ = self.uplink.insert(k, v)),
+            (Module::GtpDecap, "sessions_dense") => put(entries, |k, v| _ = self.dense.insert(k, v)),
             (Module::GtpDecap, "filters") => put(entries, |k, v| _ = self.filters.insert(k, v)),
             (Module::GreDecap, "tunnels") => put(entries, |k, v| _ = self.ingress.insert(k, v)),
             (Module::GreDecap, "addresses6") => put(entries, |k, v| _ = self.ends6.insert(k, v)),

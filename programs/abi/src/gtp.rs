@@ -48,6 +48,70 @@ pub struct UplinkSession {
     pub filter: u16,
 }
 
+/// Bits of a TEID, the lower ones, that are its place in `sessions_dense`.
+pub const DENSE_BITS: u32 = 24;
+
+/// Value of `gtp-decap`'s `sessions_dense`, an array by the lower [`DENSE_BITS`] bits of the TEID: key and value of `sessions` in
+/// one. Found before `sessions` is asked; all zero where there is no session.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DenseSession {
+    /// As [`UplinkKey::local`].
+    pub local: Ipv4,
+    /// As [`UplinkKey::teid`]: all of its bits.
+    pub teid: Be32,
+    /// As [`UplinkSession::customer`].
+    pub customer: u32,
+    /// As [`UplinkSession::session`].
+    pub session: u32,
+    /// As [`UplinkSession::peer`].
+    pub peer: Ipv4,
+    /// As [`UplinkSession::inner4`].
+    pub inner4: Ipv4,
+    /// As [`UplinkSession::inner6`].
+    pub inner6: Ipv6,
+    /// As [`UplinkSession::inner6_len`].
+    pub inner6_len: u8,
+    /// As [`UplinkSession::flags`].
+    pub flags: u8,
+    /// As [`UplinkSession::vlan`].
+    pub vlan: u16,
+    /// As [`UplinkSession::tags`].
+    pub tags: u8,
+    /// Padding, zero.
+    pub reserved: [u8; 1],
+    /// As [`UplinkSession::filter`].
+    pub filter: u16,
+}
+
+impl DenseSession {
+    /// Where a session with this TEID is.
+    #[inline(always)]
+    pub const fn index(teid: Be32) -> u32 {
+        teid.value() & ((1 << DENSE_BITS) - 1)
+    }
+
+    /// What is its key in `sessions`, and what its value.
+    pub const fn split(self) -> (UplinkKey, UplinkSession) {
+        let Self { local, teid, customer, session, peer, inner4, inner6, .. } = self;
+        let Self { inner6_len, flags, vlan, tags, reserved, filter, .. } = self;
+        let value = UplinkSession {
+            customer,
+            session,
+            peer,
+            inner4,
+            inner6,
+            inner6_len,
+            flags,
+            vlan,
+            tags,
+            reserved,
+            filter,
+        };
+        (UplinkKey { local, teid }, value)
+    }
+}
+
 /// Values of [`UplinkSession::tags`].
 pub mod tags {
     /// The frame with the inner packet has none.
@@ -189,6 +253,7 @@ pub mod peer_flags {
 sized!(
     UplinkKey = 8,
     UplinkSession = 40,
+    DenseSession = 48,
     DownlinkKey = 20,
     DownlinkSession = 20,
     FilterKey = 4,

@@ -13,13 +13,9 @@ mod echo;
 mod endpoints;
 mod filter;
 mod outer;
+mod sessions;
 
-use aya_ebpf::{
-    bindings::xdp_action::XDP_PASS,
-    btf_maps::HashMap,
-    macros::{btf_map, xdp},
-    programs::XdpContext,
-};
+use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
 use xdpchain_abi::{Ipv4, Ipv6, Reason, UplinkKey, UplinkSession, direction, endpoint_flags, session_flags};
 use xdpchain_kit::{Inner, Packet, decapsulated_tos, set_tos};
 use xdpchain_wire::{Octets as _, ethernet::ethertype, gtpu, ipv4, ipv6};
@@ -27,10 +23,6 @@ use xdpchain_wire::{Octets as _, ethernet::ethertype, gtpu, ipv4, ipv6};
 use self::outer::{Message, Outer};
 
 xdpchain_kit::module!();
-
-/// Uplink sessions by where their packets arrive.
-#[btf_map(name = "sessions")]
-static SESSIONS: HashMap<UplinkKey, UplinkSession, 1_048_576> = HashMap::new();
 
 /// Decapsulates, answers Echo Requests, passes on what is not GTP-U for us.
 #[xdp]
@@ -60,9 +52,7 @@ fn judge(packet: &mut Packet) -> Result<u32, Reason> {
         return Err(Reason::TeidZero);
     }
     let key = UplinkKey { local: outer.destination, teid: message.teid };
-    // SAFETY: nothing here changes the map, and a session that user space replaces meanwhile is read
-    // field by field at worst from both, as in every look-up that takes no lock.
-    let session = unsafe { SESSIONS.get(key) }.ok_or(Reason::UnknownTeid)?;
+    let session = sessions::find(&key).ok_or(Reason::UnknownTeid)?;
     decapsulate(packet, &outer, &message, session)
 }
 

@@ -23,7 +23,7 @@ use xdpchain_host::{
 use xdpchain_spec::{ChainDefault, ModuleSpec, ObjectRef, SlotSpec};
 use xdpchain_tests::{Netns, cli::object};
 
-use crate::{layout, run, wire::Wire};
+use crate::{dense, layout, run, wire::Wire};
 
 type Compose = fn(&Chain<'_>) -> Result<Image, ComposeError>;
 
@@ -110,8 +110,10 @@ impl Composed {
         let chain = Chain { name: "vector", default: ChainDefault::Keep, modules, slots };
         let mut image = compose(&chain).map_err(|error| error.to_string())?;
         for map in &mut image.maps {
-            if map.def.name == "sessions" {
-                map.def.max_entries = SMALL;
+            match map.def.name.as_str() {
+                "sessions" => map.def.max_entries = SMALL,
+                "sessions_dense" => map.def.max_entries = dense::ROOM,
+                _ => {}
             }
         }
         let loaded = load(&image, &mut |_| Ok(None)).map_err(|error| error.to_string())?;

@@ -20,6 +20,11 @@ const TYPES: &[(&str, &str)] = &[
         "UplinkSession",
         "customer:u32 session:u32 peer:ip4 inner4:ip4 inner6:ip6 inner6_len:u8 flags:u8 vlan:u16 tags:u8 _:1 filter:u16",
     ),
+    (
+        "DenseSession",
+        "local:ip4 teid:be32 customer:u32 session:u32 peer:ip4 inner4:ip4 inner6:ip6 inner6_len:u8 flags:u8 vlan:u16 \
+         tags:u8 _:1 filter:u16",
+    ),
     ("DownlinkKey", "customer:u32 address:ip6"),
     ("DownlinkSession", "session:u32 teid:be32 peer:ip4 local:ip4 qfi:u8 flags:u8 dscp:u8 _:1"),
     ("Endpoint", "flags:u32"),
@@ -51,6 +56,7 @@ const TYPES: &[(&str, &str)] = &[
 /// Types of keys and values: program, map, key, value.
 const MAPS: &[(&str, &str, &str, &str)] = &[
     ("gtp-decap", "sessions", "UplinkKey", "UplinkSession"),
+    ("gtp-decap", "sessions_dense", "u32", "DenseSession"),
     ("gtp-decap", "endpoints", "Ipv4", "Endpoint"),
     ("gtp-decap", "endpoints6", "Ipv6", "Endpoint6"),
     ("gtp-decap", "peers6", "Ipv6", "Peer6"),

@@ -1,5 +1,6 @@
 //! Packet vectors: each file of `tests/fixtures` is one packet through one program by `BPF_PROG_TEST_RUN`: alone, and as a slot of
-//! a chain of each engine that composes; and across a veth pair.
+//! a chain of each engine that composes; and across a veth pair. Those with uplink sessions run a second time with the sessions in
+//! the array by TEID.
 //!
 //! A file is named after the row of the conformance table that it is about, for rows of both directions also after the
 //! program, and says:
@@ -44,6 +45,7 @@
 #![forbid(unsafe_code)]
 
 mod chains;
+mod dense;
 mod layout;
 mod maps;
 mod run;
@@ -81,8 +83,14 @@ fn main() {
                 kernel::lacks(&skipped, "room for more than 32 octets of metadata in test runs");
                 return Ok(());
             }
-            let run = || run::run(&network, &fixture).and_then(|()| chains.run(&network, &fixture));
-            network.run(run).map_err(Failed::from)
+            let run =
+                |fixture: &Fixture| run::run(&network, fixture).and_then(|()| chains.run(&network, fixture));
+            let both = || {
+                run(&fixture)?;
+                let Some(dense) = dense::of(&fixture)? else { return Ok(()) };
+                run(&dense).map_err(|error| format!("sessions by index: {error}"))
+            };
+            network.run(both).map_err(|error: String| Failed::from(error))
         })
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());

@@ -12,7 +12,7 @@ use xdpchain_abi::{AclRule, CONTEXT_MAP, Fate, PacketContext, REASON_MAP, REASON
 use xdpchain_golden::{Entry, Fixture, difference, verdict_name};
 use xdpchain_tests::{Netns, cli::target_dir};
 
-use crate::{layout, maps};
+use crate::{dense, layout, maps};
 
 pub(crate) const CONTEXT: usize = size_of::<PacketContext>();
 /// `XDP_PACKET_HEADROOM`, less the `struct xdp_frame` that the kernel keeps at its start.
@@ -27,6 +27,7 @@ pub(crate) fn run(ns: &Netns, fixture: &Fixture) -> Result<(), String> {
     let mut ebpf = EbpfLoader::new()
         // A million preallocated entries for each fixture would be most of the time it takes.
         .map_max_entries("sessions", 1024)
+        .map_max_entries("sessions_dense", dense::ROOM)
         .load_file(&object)
         .map_err(|e| format!("`{}`: {}\nhelp: cargo xtask build", object.display(), chain(&e)))?;
     let before = context_before(fixture)?;

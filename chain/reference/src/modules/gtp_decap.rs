@@ -273,7 +273,7 @@ fn t_pdu(visit: &mut Visit<'_>, link: Link, datagram: &Datagram, gtp: gtpu::View
         return visit.drop(Row::G26, Reason::TeidZero, "a G-PDU with TEID 0");
     }
     let key = UplinkKey { local: datagram.local, teid };
-    let Some(session) = visit.tables.uplink.get(&key).copied() else {
+    let Some(session) = visit.tables.session(key) else {
         let why = format!("no session has TEID {:#x} at {}", teid.value(), v4(datagram.local));
         return visit.punt(Row::G24, Reason::UnknownTeid, why);
     };
