@@ -15,25 +15,19 @@ use aya_ebpf::{
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use xdpchain_abi::{Address6, Customer, EncapConfig, GreTunnel, Ipv4, Reason, direction, tunnel_flags};
+use xdpchain_abi::{Address6, EncapConfig, Ipv4, Reason, direction, tunnel_flags};
 use xdpchain_kit::{
-    Ends, Inner, Outer, Packet, Told, TooBig, choose, clamp_mss, decrement_ttl, entropy, fate, fragment_id,
-    is_syn, mss_mtu,
+    Ends, Inner, Outer, Packet, Told, TooBig, clamp_mss, decrement_ttl, entropy, fate, fragment_id, is_syn,
+    mss_mtu,
 };
 use xdpchain_wire::{
     ethernet::{self, ethertype},
     gre, protocol,
 };
 
+mod tunnels;
+
 xdpchain_kit::module!();
-
-/// Which tunnels a customer's packets take.
-#[btf_map(name = "customers")]
-static CUSTOMERS: HashMap<u32, Customer, 65536> = HashMap::new();
-
-/// Tunnels by number.
-#[btf_map(name = "tunnels")]
-static TUNNELS: HashMap<u32, GreTunnel, 4096> = HashMap::new();
 
 /// IPv6 addresses, ours and those of far ends, by the aliases that tunnels call them.
 #[btf_map(name = "addresses6")]
@@ -78,12 +72,8 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
     if inner.ttl <= 1 {
         return Err(Reason::TtlExpired);
     }
-    let hash = entropy(packet, &inner);
-    // SAFETY: nothing here changes the map, and the value is only read.
-    let tunnels = unsafe { CUSTOMERS.get(customer) }.ok_or(Reason::NoTunnel)?;
-    let number = choose(tunnels, hash).ok_or(Reason::NoTunnel)?;
-    // SAFETY: as above. Not copied: each octet of it would take eight of the stack.
-    let tunnel = unsafe { TUNNELS.get(number) }.ok_or(Reason::NoTunnel)?;
+    // Not copied: each octet of it would take eight of the stack.
+    let (tunnel, number) = tunnels::find(packet, &inner, customer)?;
     module::change_context(|context| context.tunnel = number);
 
     let has_key = tunnel.flags & tunnel_flags::HAS_KEY != 0;
@@ -94,14 +84,14 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
         tunnel.dscp << 2 | inner.tos & 0b11
     };
     let ends = Ends { source: tunnel.local, destination: tunnel.remote, protocol: protocol::GRE, tos };
-    // SAFETY: as for the tunnels.
+    // SAFETY: nothing here changes the map, and the value is only read.
     let outer = Outer::new(packet, ends, overhead + inner.len, |alias| unsafe { ADDRESSES6.get(alias) })?;
     let headers = outer.ip_len() + overhead;
     if outer.is_too_long(packet, &inner) {
         return tell(packet, &inner, outer.next_hop.room(headers));
     }
     let may_fragment = tunnel.flags & tunnel_flags::ALLOW_FRAGMENTS != 0 || outer.next_hop.is_too_long();
-    let id = if may_fragment { fragment_id(packet, &inner, hash) } else { 0 };
+    let id = if may_fragment { fragment_id(packet, &inner, entropy(packet, &inner)) } else { 0 };
     let mss_mtu = if is_syn(packet, &inner) { mss_mtu(CONFIG.get(0), &outer.next_hop, headers) } else { 0 };
 
     packet.truncate(inner.offset + inner.len).ok_or(Reason::Truncated)?;

@@ -1,14 +1,12 @@
 //! Next hops that the kernel told a short while ago, so that not every packet asks.
 //!
-//! A route or a neighbour that changes is seen within [`TICKS`] ticks of the kernel's clock. Only next hops that packets are
+//! A route or a neighbour that changes is seen within [`KEPT_TICKS`] ticks of the kernel's clock. Only next hops that packets are
 //! sent to are kept, never why one is not: a packet that the kernel has to deal with asks each time.
 
-use aya_ebpf::{btf_maps::PerCpuArray, helpers::bpf_jiffies64, macros::btf_map};
+use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 
-use crate::{Addresses, route::Route};
+use crate::{Addresses, KEPT_TICKS, route::Route, ticks};
 
-/// How long a next hop is kept: 8 ms to 80 ms, as kernels are built with 1000 to 100 ticks a second.
-const TICKS: u64 = 8;
 /// Next hops for each CPU; a power of 2.
 const HOPS: u32 = 1024;
 
@@ -51,7 +49,7 @@ pub(crate) fn find(route: &Route, ingress: u32) -> Option<Kept> {
         && hop.ingress == ingress
         && hop.tos == route.tos as u32
         && route.total_len as u32 <= hop.fits
-        && now().wrapping_sub(hop.asked) < TICKS;
+        && ticks().wrapping_sub(hop.asked) < KEPT_TICKS;
     let kept = Kept { addresses: Addresses(hop.addresses), mtu: hop.mtu as u16, ifindex: hop.ifindex };
     known.then_some(kept)
 }
@@ -66,7 +64,7 @@ pub(crate) fn keep(route: &Route, ingress: u32, kept: &Kept) {
     hop.destination = u32::from_ne_bytes(route.destination.octets);
     hop.ingress = ingress;
     hop.tos = route.tos as u32;
-    hop.asked = now();
+    hop.asked = ticks();
     hop.addresses = kept.addresses.0;
     hop.ifindex = kept.ifindex;
     hop.mtu = kept.mtu as u32;
@@ -76,11 +74,4 @@ pub(crate) fn keep(route: &Route, ingress: u32, kept: &Kept) {
 #[inline(always)]
 fn index(route: &Route) -> u32 {
     u32::from_be_bytes(route.destination.octets) & (HOPS - 1)
-}
-
-/// Ticks of the kernel's clock.
-#[inline(always)]
-fn now() -> u64 {
-    // SAFETY: takes nothing.
-    unsafe { bpf_jiffies64() }
 }

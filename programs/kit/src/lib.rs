@@ -5,6 +5,7 @@
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+mod clock;
 mod counter;
 mod ecn;
 mod hops;
@@ -20,6 +21,7 @@ mod sum;
 mod too_big;
 mod tunnel;
 
+pub use clock::{KEPT_TICKS, ticks};
 pub use counter::atomic_add;
 pub use ecn::{decapsulated_tos, set_tos};
 pub use inner::{Inner, decrement_ttl};

@@ -1,7 +1,7 @@
 //! Choices that keep the packets of one flow together.
 
 use aya_ebpf::helpers::bpf_get_prandom_u32;
-use xdpchain_abi::{CUSTOMER_TUNNELS, Customer};
+use xdpchain_abi::CUSTOMER_TUNNELS;
 use xdpchain_wire::{Octets, ethernet::ethertype, flow::symmetric_hash, ipv4};
 
 use crate::Inner;
@@ -28,24 +28,20 @@ pub fn fragment_id<O: Octets + ?Sized>(packet: &O, inner: &Inner, entropy: u32) 
     id.max(1)
 }
 
-/// The tunnel that `customer`'s flow of this `hash` takes: the one that scores highest with it (rendezvous hashing), so
-/// that only a tunnel's own flows move when it goes away. `None` when the customer has no tunnel.
+/// Which of the first `count` tunnels with these numbers, which are not none, a flow of this `hash` takes: the one that scores
+/// highest with it (rendezvous hashing), so that only a tunnel's own flows move when it goes away.
 #[inline(always)]
-pub fn choose(customer: &Customer, hash: u32) -> Option<u32> {
-    if customer.count == 0 {
-        return None;
-    }
-    let mut best = customer.tunnels[0];
-    let mut best_score = score(hash, best);
+pub fn choose(numbers: &[u32; CUSTOMER_TUNNELS], count: u32, hash: u32) -> usize {
+    let mut best = 0;
+    let mut best_score = score(hash, numbers[0]);
     for i in 1..CUSTOMER_TUNNELS {
-        let tunnel = customer.tunnels[i];
-        let score = score(hash, tunnel);
-        if (i as u32) < customer.count && score > best_score {
-            best = tunnel;
+        let score = score(hash, numbers[i]);
+        if (i as u32) < count && score > best_score {
+            best = i;
             best_score = score;
         }
     }
-    Some(best)
+    best
 }
 
 /// Spreads (hash, tunnel) evenly; the finalizer of MurmurHash3 over their combination.
@@ -63,38 +59,34 @@ fn score(hash: u32, tunnel: u32) -> u32 {
 mod tests {
     use super::*;
 
-    fn shares(customer: &Customer) -> [u32; CUSTOMER_TUNNELS] {
-        let mut shares = [0; CUSTOMER_TUNNELS];
-        for flow in 0..40_000u32 {
-            let tunnel = choose(customer, flow.wrapping_mul(0x0100_0193)).unwrap();
-            shares[customer.tunnels.iter().position(|t| *t == tunnel).unwrap()] += 1;
-        }
-        shares
-    }
-
     #[test]
     fn flows_spread_evenly() {
-        for share in shares(&Customer { tunnels: [1, 2, 3, 4], count: 4 }) {
+        let mut shares = [0; CUSTOMER_TUNNELS];
+        for flow in 0..40_000u32 {
+            shares[choose(&[1, 2, 3, 4], 4, flow.wrapping_mul(0x0100_0193))] += 1;
+        }
+        for share in shares {
             assert!((9_000..11_000).contains(&share), "{share}");
         }
     }
 
     #[test]
     fn when_a_tunnel_goes_away_only_its_flows_move() {
-        let before = Customer { tunnels: [1, 2, 3, 4], count: 4 };
-        let after = Customer { tunnels: [1, 2, 4, 0], count: 3 };
+        let (before, after) = ([1, 2, 3, 4], [1, 2, 4, 0]);
         for flow in 0..10_000u32 {
             let hash = flow.wrapping_mul(0x9e37_79b1);
-            let tunnel = choose(&before, hash).unwrap();
+            let tunnel = before[choose(&before, 4, hash)];
             if tunnel != 3 {
-                assert_eq!(choose(&after, hash), Some(tunnel));
+                assert_eq!(after[choose(&after, 3, hash)], tunnel);
             }
         }
     }
 
     #[test]
-    fn a_customer_without_tunnels_has_no_way_out() {
-        assert_eq!(choose(&Customer::default(), 7), None);
-        assert!(choose(&Customer { tunnels: [9, 0, 0, 0], count: u32::MAX }, 7).is_some());
+    fn only_tunnels_in_use_are_chosen() {
+        for hash in 0..1000 {
+            assert_eq!(choose(&[9, 8, 7, 6], 1, hash), 0);
+            assert!(choose(&[9, 8, 7, 6], u32::MAX, hash) < CUSTOMER_TUNNELS);
+        }
     }
 }
