@@ -49,6 +49,18 @@ pub struct Report {
     pub kernel: String,
     /// The results.
     pub rows: Vec<Row>,
+    /// What was seen that is no number.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Note>,
+}
+
+/// Something that was seen.
+#[derive(Clone, Debug, Serialize)]
+pub struct Note {
+    /// What was done.
+    pub of: &'static str,
+    /// What was said to it.
+    pub said: String,
 }
 
 impl Report {
@@ -59,7 +71,13 @@ impl Report {
         let model = cpuinfo.lines().find_map(|l| l.strip_prefix("model name")?.split_once(": ").map(|p| p.1));
         let retbleed = read("/sys/devices/system/cpu/vulnerabilities/spec_rstack_overflow");
         let cpu = format!("{} ({})", model.unwrap_or("unknown"), retbleed.trim());
-        Self { bench, cpu, kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(), rows: Vec::new() }
+        Self {
+            bench,
+            cpu,
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            rows: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 
     /// The value of a case.

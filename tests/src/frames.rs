@@ -5,6 +5,7 @@ use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, bind, setsockopt, socket, sockopt};
 
@@ -42,6 +43,18 @@ impl Port {
     pub fn send(&self, frame: &[u8]) {
         let sent = self.socket.send(frame).expect("the interface takes frames");
         assert_eq!(sent, frame.len());
+    }
+
+    /// Offers one frame; whether the interface took it, which it does not when what receives at its other end has no room.
+    ///
+    /// # Panics
+    /// When the interface is gone.
+    pub fn offer(&self, frame: &[u8]) -> bool {
+        match self.socket.send(frame) {
+            Ok(sent) => sent == frame.len(),
+            Err(e) if e.raw_os_error() == Some(Errno::ENOBUFS as i32) => false,
+            Err(e) => panic!("packet socket: {e}"),
+        }
     }
 
     /// The next frame that is there within `wait`, ours among them.
