@@ -8,8 +8,10 @@ mod conformance;
 mod ebpf;
 mod fuzz;
 mod performance;
+mod plot;
 mod run;
 mod setup;
+mod side_by_side;
 mod test;
 mod vm;
 
@@ -108,7 +110,7 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// Write docs/performance.md with what the benchmarks measured last
+    /// Write docs/performance.md and docs/side-by-side.md with what the benchmarks measured last
     Performance,
     /// Feed the fuzz targets; what is found, and what got somewhere new, stays in target/fuzz
     Fuzz {
@@ -191,6 +193,9 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Bench { install, name, vm, arguments } => {
             setup::ensure(install.no_install, vm.is_some())?;
+            if matches!(name, bench::Name::SideBySide) {
+                setup::ensure_compared(install.no_install)?;
+            }
             match vm {
                 Some(kernel) => bench::count_instructions(name, kernel),
                 None => bench::run_bench(name, &arguments),
@@ -203,7 +208,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Lint => ci::lint(),
         Command::Fmt { check } => ci::fmt(check),
         Command::Doc => ci::doc(),
-        Command::Performance => performance::write(),
+        Command::Performance => performance::write().and_then(|()| side_by_side::rewrite()),
         Command::Ci { install, no_vm } => ci::everything(install.no_install, !no_vm),
     }
     .map(|()| ExitCode::SUCCESS)

@@ -55,7 +55,10 @@ const BENCHES: [(&str, &str); 7] = [
          ways.",
     ),
     ("state", "A million entries of 56 octets saved and restored, and filled from database tables."),
-    ("side-by-side", "Several applications on one interface, beside DPDK."),
+    (
+        "side-by-side",
+        "Several applications on one interface and one CPU, beside DPDK. [Side by side](side-by-side.md) says what each case is.",
+    ),
 ];
 
 #[derive(Deserialize)]
@@ -100,12 +103,12 @@ pub(crate) fn write() -> anyhow::Result<()> {
 }
 
 /// As many digits as say something.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value.abs() < 10.0 && value.fract() != 0.0 { format!("{value:.2}") } else { format!("{value:.0}") }
 }
 
 /// A paragraph in lines as long as those of the other documents.
-fn filled(text: &str) -> String {
+pub(crate) fn filled(text: &str) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let last = lines.last_mut().expect("there is a first one");

@@ -41,6 +41,9 @@ const VM_PACKAGES: &[(&str, &str)] = &[
     ("xz-utils", "compressed modules"),
 ];
 
+/// What one benchmark compares with, which nothing else needs.
+const COMPARED_PACKAGES: &[(&str, &str)] = &[("dpdk-dev", "applications of DPDK")];
+
 /// What boots kernels with this machine's files.
 const VIRTME: &str = "virtme-ng==1.42";
 
@@ -139,7 +142,17 @@ impl Need {
 
 /// Installs what is missing; with `no_install` only says so and stops. `vm` is for virtual machines, too.
 pub(crate) fn ensure(no_install: bool, vm: bool) -> anyhow::Result<()> {
-    let needs = Need::missing(vm);
+    mend(&Need::missing(vm), no_install)
+}
+
+/// As [`ensure`], what `bench side-by-side` compares with.
+pub(crate) fn ensure_compared(no_install: bool) -> anyhow::Result<()> {
+    let missing: Vec<_> = COMPARED_PACKAGES.iter().map(|p| p.0).filter(|p| !is_installed(p)).collect();
+    let needs = if missing.is_empty() { Vec::new() } else { vec![Need::Packages(missing)] };
+    mend(&needs, no_install)
+}
+
+fn mend(needs: &[Need], no_install: bool) -> anyhow::Result<()> {
     if needs.is_empty() {
         eprintln!("setup: nothing is missing");
         return Ok(());
@@ -157,7 +170,7 @@ pub(crate) fn ensure(no_install: bool, vm: bool) -> anyhow::Result<()> {
         ))
         .into());
     }
-    for need in &needs {
+    for need in needs {
         eprintln!("setup: {}", need.mend());
         need.install()?;
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Parser;
 use xdpchain_benches::cpu::{self, Preferred};
 use xdpchain_benches::lab::{Lab, Passage};
-use xdpchain_benches::report::{Report, Row, bar};
+use xdpchain_benches::report::{Note, Report, Row, bar};
 
 /// Measures applications that share an interface.
 #[derive(Parser)]
@@ -30,6 +30,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let _preferred = Preferred::new();
     cpu::pin(std::process::id(), &cpu::others()?)?;
     let mut report = Report::new("side-by-side");
+    // What else runs takes from what is measured.
+    let load = std::fs::read_to_string("/proc/loadavg")?;
+    let said = load.split(' ').next().unwrap_or_default().to_owned();
+    report.notes.push(Note { of: "machine/load", said });
     chain::measure(runs, &mut report)?;
     dpdk::measure(runs, &mut report)?;
     report.finish()?;
