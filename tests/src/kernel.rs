@@ -5,10 +5,12 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::process::Command;
 use std::sync::OnceLock;
 
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 
+use crate::Netns;
 use crate::cli::object;
 
 /// Says that `test` is skipped because the running kernel has no `what`: in the file `XDPCHAIN_SKIPPED`, which
@@ -37,6 +39,26 @@ pub fn test_run_has_long_metadata() -> bool {
     static HAS: OnceLock<bool> = OnceLock::new();
     *HAS.get_or_init(|| runs_with_metadata(64))
 }
+
+/// Says that `test` is skipped, when the kernel lacks one of these devices: `ip link add type` takes what stands first, and people
+/// call it what stands second.
+pub fn lacks_devices(test: &str, devices: &[(&str, &str)]) -> bool {
+    let ns = Netns::new("probe");
+    let missing = devices.iter().enumerate().find(|(number, (kind, _))| {
+        let name = format!("probe{number}");
+        let mut make = Command::new("ip");
+        make.args(["-n", ns.name(), "link", "add", &name, "type"]).args(kind.split(' '));
+        !make.output().expect("ip runs\nhelp: cargo xtask setup").status.success()
+    });
+    missing.inspect(|(_, (_, name))| lacks(test, name)).is_some()
+}
+
+/// The kernel's gtp device, whose sockets it makes itself (Linux 5.18).
+pub const GTP: (&str, &str) = ("gtp role sgsn", "gtp device that makes its own sockets");
+/// Its GRE device over IPv4.
+pub const GRE: (&str, &str) = ("gre external", "GRE device");
+/// Its GRE device over IPv6.
+pub const GRE6: (&str, &str) = ("ip6gre external", "GRE device over IPv6");
 
 fn runs_with_metadata(octets: u32) -> bool {
     let mut ebpf = aya::Ebpf::load(object::PASSING).expect("every kernel takes the object");

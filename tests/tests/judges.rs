@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use xdpchain_golden::{Fixture, difference, hexadecimal};
+use xdpchain_tests::tshark::{FAULTS, bad, dissected};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
@@ -28,57 +28,12 @@ fn fixtures() -> BTreeMap<String, Fixture> {
         .collect()
 }
 
-/// Frames as a capture file.
-fn pcap(frames: &[Vec<u8>]) -> tempfile::NamedTempFile {
-    // Magic, version 2.4, no time zone, no accuracy, longest frame, Ethernet.
-    let mut octets: Vec<u8> =
-        [0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, 1].into_iter().flat_map(u32::to_le_bytes).collect();
-    for frame in frames {
-        let len = frame.len() as u32;
-        octets.extend([0, 0, len, len].into_iter().flat_map(u32::to_le_bytes));
-        octets.extend(frame);
-    }
-    let mut file = tempfile::Builder::new().suffix(".pcap").tempfile().expect("a file can be made");
-    file.write_all(&octets).expect("a file can be written");
-    file
+/// What tshark is asked about each frame: its layers, its faults, and its TEID.
+fn fields() -> Vec<&'static str> {
+    [&["frame.protocols"][..], &FAULTS, &["gtp.teid"]].concat()
 }
-
-/// What tshark says of each frame: its layers, and for each of `FIELDS` what stands there, in the order of the layers.
-fn dissected(frames: &[Vec<u8>]) -> Vec<Vec<String>> {
-    let file = pcap(frames);
-    let mut tshark = Command::new("tshark");
-    tshark.args(["-n", "-r"]).arg(file.path());
-    // Checksums are off by default; here they are the point.
-    for protocol in ["ip", "udp", "tcp"] {
-        tshark.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
-    }
-    tshark.args(["-T", "fields", "-e", "frame.protocols"]);
-    tshark.args(FIELDS.iter().flat_map(|field| ["-e", field]));
-    let output = tshark.output().expect("tshark runs\nhelp: cargo xtask setup");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).expect("tshark prints UTF-8");
-    let rows: Vec<Vec<String>> =
-        text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect();
-    assert_eq!(rows.len(), frames.len());
-    rows
-}
-
-const FIELDS: [&str; 7] = [
-    "_ws.malformed",
-    "ip.checksum.status",
-    "udp.checksum.status",
-    "tcp.checksum.status",
-    "icmp.checksum.status",
-    "icmpv6.checksum.status",
-    "gtp.teid",
-];
-/// Of `FIELDS`, those that are checksums: 0 is bad, 1 good, 2 not checked, 3 not there.
-const CHECKSUMS: std::ops::Range<usize> = 1..6;
-
-/// How many checksums of a layer tshark finds bad.
-fn bad(row: &[String], field: usize) -> usize {
-    row[1 + field].split(',').filter(|status| *status == "0").count()
-}
+/// Of `fields`, those that are checksums.
+const CHECKSUMS: std::ops::Range<usize> = 2..7;
 
 #[test]
 fn tshark_finds_nothing_wrong_in_any_frame_that_leaves() {
@@ -94,8 +49,8 @@ fn tshark_finds_nothing_wrong_in_any_frame_that_leaves() {
     let frames = |packet: fn(&Fixture) -> Vec<u8>| -> Vec<Vec<u8>> {
         leaving.iter().map(|(_, fixture)| packet(fixture)).collect()
     };
-    let before = dissected(&frames(|fixture| fixture.input().expect("it was read")));
-    let after = dissected(&frames(|fixture| fixture.output().expect("it was read")));
+    let before = dissected(&frames(|fixture| fixture.input().expect("it was read")), &fields());
+    let after = dissected(&frames(|fixture| fixture.output().expect("it was read")), &fields());
     let mut wrong = Vec::new();
     for (((name, fixture), before), after) in leaving.iter().zip(&before).zip(&after) {
         if !after[1].is_empty() && before[1].is_empty() {
@@ -103,8 +58,8 @@ fn tshark_finds_nothing_wrong_in_any_frame_that_leaves() {
         }
         for field in CHECKSUMS {
             // What was wrong inside when it came is not put right on the way.
-            if bad(after, field) > bad(before, field) {
-                wrong.push(format!("{name}: {} of {}: {}", FIELDS[field], after[0], after[1 + field]));
+            if bad(&after[field]) > bad(&before[field]) {
+                wrong.push(format!("{name}: {} of {}: {}", fields()[field], after[0], after[field]));
             }
         }
         // It dissects as what was meant: a tunnel of the right kind around IP.

@@ -4,6 +4,8 @@
 //! All but the last is made from the rows of the reference and the packets of tests/fixtures, so that nothing of it can go
 //! out of date unseen. Which packets passed on a kernel is written down when they run there, and only then.
 
+mod judged;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -15,10 +17,11 @@ use anyhow::{Context as _, bail};
 use xdpchain_golden::Fixture;
 use xdpchain_reference::{EXPLAINED, Row};
 
+use crate::ci;
 use crate::run::{command, output, show, workspace};
 use crate::test::{Kernels, programs};
 use crate::vm::{self, Task, quoted};
-use crate::{ci, ebpf};
+use judged::Judged;
 
 /// How long the packets may take in one guest.
 const LIMIT: Duration = Duration::from_secs(2700);
@@ -38,7 +41,9 @@ of it. The same packets run through the program they are about, alone and in cha
 *Judges* are those who agree with the files about the packets of a row. **reference** is a second implementation in Rust
 (`chain/reference`), written from the rows and not from the programs: it says the same of every packet here, and of mutants of them, of
 which a million were tried at once. **tshark** dissects every frame that leaves, finds nothing malformed in it and no checksum that
-is wrong. **scapy** builds the packets that come in out of what they are, and gets the same octets.
+is wrong. **scapy** builds the packets that come in out of what they are, and gets the same octets. The others are peers on
+the wire: the kernel's **gtp device** as a gNB and its **GRE device**s as customers' routers, over IPv4 and IPv6, with keys, and
+\"external\"; **TCP**, **iperf3** and **ping** of the kernels and programs behind them; **FRR**, whose BGP runs inside a tunnel.
 
 *Kernels* are those on which all packets of a row passed; where only some did, their number stands beside.
 ";
@@ -51,32 +56,36 @@ type Records = BTreeMap<(u32, u32), BTreeMap<String, usize>>;
 /// Files of packets by row.
 type Packets = BTreeMap<Row, Vec<(String, Fixture)>>;
 
-/// Runs the packets here, or in each of `kernels`, writes down what passed, and makes the document anew.
-pub(crate) fn write(kernels: Option<&Kernels>) -> anyhow::Result<()> {
+/// Runs the packets, unless there are to be peers only, and the tests with peers, here or in each of `kernels`; writes down what
+/// passed, and makes the document anew.
+pub(crate) fn write(kernels: Option<&Kernels>, peers_only: bool) -> anyhow::Result<()> {
     let packets = packets()?;
     let path = workspace().join("docs/conformance.md");
-    let mut records = parse_records(&fs::read_to_string(&path).unwrap_or_default());
-    ebpf::build(&xdpchain_ebpf_build::PROGRAMS, &ci::objects())?;
-    match kernels {
-        None => {
-            let release =
-                output(&mut command("uname", &["-r"])).context("asking for the kernel's release")?;
-            records.insert(version(&release)?, passed(&packets, &here()?));
+    let old = fs::read_to_string(&path).unwrap_or_default();
+    let (mut records, mut judged) = (parse_records(&old), judged::parse(&old));
+    ci::build()?;
+    let places = kernels.map_or(vec![None], |kernels| kernels.iter().copied().map(Some).collect());
+    for place in places {
+        let release = match place {
+            None => output(&mut command("uname", &["-r"])).context("asking for the kernel's release")?,
+            Some(kernel) => kernel.version().to_owned(),
+        };
+        let version = version(&release)?;
+        if !peers_only {
+            let printed = place.map_or_else(here, there)?;
+            records.insert(version, passed(&packets, &printed));
         }
-        Some(kernels) => {
-            for kernel in kernels.iter() {
-                records.insert(version(kernel.version())?, passed(&packets, &there(*kernel)?));
-            }
-        }
+        judged.insert(version, place.map_or_else(judged::here, judged::there)?);
     }
-    fs::write(&path, document(&packets, &records)?).with_context(|| format!("writing `{}`", path.display()))
+    fs::write(&path, document(&packets, &records, &judged)?)
+        .with_context(|| format!("writing `{}`", path.display()))
 }
 
 /// Makes the document anew with what was written down before; nothing runs.
 pub(crate) fn rewrite() -> anyhow::Result<()> {
     let path = workspace().join("docs/conformance.md");
-    let records = parse_records(&fs::read_to_string(&path).unwrap_or_default());
-    fs::write(&path, document(&packets()?, &records)?)
+    let old = fs::read_to_string(&path).unwrap_or_default();
+    fs::write(&path, document(&packets()?, &parse_records(&old), &judged::parse(&old))?)
         .with_context(|| format!("writing `{}`", path.display()))
 }
 
@@ -84,7 +93,7 @@ pub(crate) fn rewrite() -> anyhow::Result<()> {
 pub(crate) fn check() -> anyhow::Result<()> {
     let path = workspace().join("docs/conformance.md");
     let text = fs::read_to_string(&path).with_context(|| format!("reading `{}`", path.display()))?;
-    let new = document(&packets()?, &parse_records(&text))?;
+    let new = document(&packets()?, &parse_records(&text), &judged::parse(&text))?;
     let Some((old, new)) = text.lines().zip(new.lines()).find(|(old, new)| old != new) else {
         if text.lines().count() == new.lines().count() {
             eprintln!("conformance: every row has packets, and docs/conformance.md says which");
@@ -118,7 +127,7 @@ fn packets() -> anyhow::Result<Packets> {
 }
 
 /// The whole document.
-fn document(packets: &Packets, records: &Records) -> anyhow::Result<String> {
+fn document(packets: &Packets, records: &Records, judged: &Judged) -> anyhow::Result<String> {
     let missing: Vec<&str> = Row::ALL
         .iter()
         .filter(|row| !packets.contains_key(row) && !NOT_BUILT.contains(row))
@@ -162,7 +171,7 @@ fn document(packets: &Packets, records: &Records) -> anyhow::Result<String> {
             row.standard(),
             reasons.join(", "),
             if of_row.is_empty() { "not built".to_owned() } else { of_row.len().to_string() },
-            judges(of_row, &scapy),
+            judges(of_row, &scapy, judged::of(judged, row)),
             kernels(records, row, of_row.len()),
         )?;
     }
@@ -171,6 +180,7 @@ fn document(packets: &Packets, records: &Records) -> anyhow::Result<String> {
         let names: Vec<&str> = of_row.iter().map(|(name, _)| name.as_str()).collect();
         writeln!(text, "| {} | {} |", row.id(), names.join(", "))?;
     }
+    text.push_str(&judged::section(judged)?);
     text.push_str(RECORDS);
     text.push_str(
         "\nWhat passed, as it was written down when it ran: by row, how many packets. Packets that need what a kernel does not have\n\
@@ -183,8 +193,8 @@ fn document(packets: &Packets, records: &Records) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Who judged the packets of a row; `scapy` is the script by which scapy builds some.
-fn judges(of_row: &[(String, Fixture)], scapy: &str) -> String {
+/// Who judged the packets of a row, `peers` among them; `scapy` is the script by which scapy builds some.
+fn judges<'a>(of_row: &[(String, Fixture)], scapy: &str, peers: impl IntoIterator<Item = &'a str>) -> String {
     if of_row.is_empty() {
         return String::new();
     }
@@ -201,6 +211,7 @@ fn judges(of_row: &[(String, Fixture)], scapy: &str) -> String {
     if of_row.iter().any(|(name, _)| built(name)) {
         judges.push("scapy");
     }
+    judges.extend(peers);
     judges.join(", ")
 }
 
@@ -318,7 +329,7 @@ mod tests {
         let rows = BTreeMap::from([("G01".to_owned(), 1), ("R15".to_owned(), 2)]);
         let records = Records::from([((5, 10), rows.clone()), ((6, 18), rows)]);
         let packets = packets().expect("the project's own");
-        let text = document(&packets, &records).expect("every row has a packet");
+        let text = document(&packets, &records, &Judged::new()).expect("every row has a packet");
         assert_eq!(parse_records(&text), records);
         assert!(text.contains("| 6.18 (2 of "), "{text}");
         assert_eq!(parse_records("nothing"), Records::new());

@@ -96,6 +96,9 @@ enum Command {
         /// Run nothing; write the document anew with what was written down when packets ran before
         #[arg(long, conflicts_with_all = ["vm", "check"])]
         no_run: bool,
+        /// Run no packets, only the tests in which peers on the wire judge
+        #[arg(long, conflicts_with_all = ["check", "no_run"])]
+        peers: bool,
     },
     /// Measure, beside what the result is compared with; target/bench/NAME.json has the numbers
     Bench {
@@ -187,9 +190,9 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Conformance { check: true, .. } => conformance::check(),
         Command::Conformance { no_run: true, .. } => conformance::rewrite(),
-        Command::Conformance { install, vm, .. } => {
+        Command::Conformance { install, vm, peers, .. } => {
             setup::ensure(install.no_install, vm.is_some())?;
-            conformance::write(vm.as_ref())
+            conformance::write(vm.as_ref(), peers)
         }
         Command::Bench { install, name, vm, arguments } => {
             setup::ensure(install.no_install, vm.is_some())?;

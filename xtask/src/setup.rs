@@ -29,6 +29,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("postgresql-15", "tables that fill maps"),
     ("openssl", "certificates of test servers"),
     ("python3-scapy", "an independent writer of packets"),
+    ("iputils-ping", "traffic of ordinary programs"),
+    ("iperf3", "traffic of ordinary programs"),
+    ("frr", "a BGP session inside a tunnel"),
 ];
 
 /// More packages, for virtual machines.
