@@ -7,6 +7,7 @@
 use crate::asm::Assembler;
 use crate::chain::Chain;
 use crate::fused::debug::ProgramParts;
+use crate::fused::forget::Forgotten;
 use crate::fused::glue::{Count, Glue, Keep, ended_in};
 use crate::fused::plan::{Course, Planned};
 use crate::fused::program_name;
@@ -74,7 +75,7 @@ fn slot_program(
             glue.keep_pass(&mut asm);
         }
     }
-    glue.body(&mut asm, slot, &functions)?;
+    glue.body(&mut asm, slot, &functions, &Forgotten::default())?;
     if slot.at_exit {
         if index + 1 < slots.len() {
             glue.tail_call(&mut asm, array, index + 1);

@@ -15,7 +15,8 @@ use xdpchain_spec::{ChainDefault, Verdict, VerdictSet};
 
 use super::asm::{Assembler, Label};
 use super::debug::FunctionType;
-use super::inline::{self, Links};
+use super::forget::Forgotten;
+use super::inline::{self, Inlined, Links};
 use super::plan::{Planned, SlotFunctions};
 use crate::btf::{LineInfo, Name};
 use crate::chain::{Chain, EXIT_COLUMNS, EXIT_UNKNOWN};
@@ -95,20 +96,16 @@ impl<'a> Glue<'a> {
         }
     }
 
-    /// Makes what slots before this one left on the stack the same on every way here.
-    ///
-    /// To the verifier a word that is written in parts still has what it had before, so that it would follow the slot once for
-    /// each thing that may have been there: a chain would cost more than its modules do.
-    pub(crate) fn forget_stack(&self, asm: &mut Assembler, slot: &Planned<'_>) {
+    /// Makes what slots before this one left on the stack the same on every way here; returns what the slot's body is to do of
+    /// that.
+    pub(crate) fn forget_stack(&self, asm: &mut Assembler, slot: &Planned<'_>) -> Forgotten {
         if slot.called {
             // It has a frame of its own.
-            return;
+            return Forgotten::default();
         }
-        for at in inline::partly_written(slot.main()) {
-            if let Some(at) = at.checked_sub(FRAME) {
-                asm.mem(code::ST_DW, FP, 0, at, 0);
-            }
-        }
+        let forgotten = Forgotten::of(slot.main());
+        inline::zero(asm, &forgotten.before, FRAME);
+        forgotten
     }
 
     /// The packet context as it is before the first slot.
@@ -124,12 +121,13 @@ impl<'a> Glue<'a> {
         asm.place(ready);
     }
 
-    /// The slot's main body; afterwards r0 is what it returned.
+    /// The slot's main body, with what it is to zero of the stack; afterwards r0 is what it returned.
     pub(crate) fn body(
         &self,
         asm: &mut Assembler,
         slot: &Planned<'_>,
         functions: &SlotFunctions,
+        forgotten: &Forgotten,
     ) -> Result<(), ComposeError> {
         self.say(asm, format!("enter slot `{}`", slot.name));
         asm.mem(code::LDX_DW, 1, FP, CTX, 0);
@@ -140,7 +138,8 @@ impl<'a> Glue<'a> {
         } else {
             asm.origin(self.chain.modules[slot.module].name);
             let exit = asm.label();
-            inline::main(asm, slot.main(), &self.links(slot, functions), FRAME, exit)?;
+            let inlined = Inlined { frame: FRAME, exit, forgotten };
+            inline::main(asm, slot.main(), &self.links(slot, functions), inlined)?;
             asm.place(exit);
             asm.origin("");
         }

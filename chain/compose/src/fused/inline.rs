@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::asm::{Assembler, Label};
+use super::forget::Forgotten;
 use crate::btf::{LineInfo, Name};
 use crate::insn::{FP, call, class, code, helper};
 use crate::object::{Function, Referent};
@@ -33,15 +34,31 @@ pub(crate) struct Links<'a> {
     pub(crate) type_shift: u32,
 }
 
-/// Emits `function` with its frame `frame` octets lower and its exits going to `exit`.
+/// How a main body is inlined.
+pub(crate) struct Inlined<'a> {
+    /// Octets by which its frame is lower.
+    pub(crate) frame: i16,
+    /// Where its exits go.
+    pub(crate) exit: Label,
+    /// What of its stack is zeroed within it.
+    pub(crate) forgotten: &'a Forgotten,
+}
+
+/// Emits `function` as a part of a program.
 pub(crate) fn main(
     asm: &mut Assembler,
     function: &Function,
     links: &Links<'_>,
-    frame: i16,
-    exit: Label,
+    inlined: Inlined<'_>,
 ) -> Result<(), ComposeError> {
-    copy(asm, function, links, Some((frame, exit)))
+    copy(asm, function, links, Some(inlined))
+}
+
+/// Zeroes words of the stack of a main body, whose frame is `frame` octets lower.
+pub(crate) fn zero(asm: &mut Assembler, words: &BTreeSet<i16>, frame: i16) {
+    for at in words.iter().filter_map(|at| at.checked_sub(frame)) {
+        asm.mem(code::ST_DW, FP, 0, at, 0);
+    }
 }
 
 /// Emits `function` as a subprogram.
@@ -57,7 +74,7 @@ fn copy(
     asm: &mut Assembler,
     function: &Function,
     links: &Links<'_>,
-    inlined: Option<(i16, Label)>,
+    inlined: Option<Inlined<'_>>,
 ) -> Result<(), ComposeError> {
     let error = |insn: usize, what: String, help: &'static str| ComposeError::Code {
         module: links.module.to_owned(),
@@ -100,6 +117,9 @@ fn copy(
     }
     let mut wide = false;
     for (i, &insn) in function.insns.iter().enumerate() {
+        if let Some(Inlined { frame, forgotten, .. }) = inlined.as_ref().filter(|to| to.forgotten.at == i) {
+            zero(asm, &forgotten.within, *frame);
+        }
         if let Some(label) = targets[i] {
             if wide {
                 return Err(damaged(i, "a jump into the middle of a 64-bit load"));
@@ -150,11 +170,11 @@ fn copy(
                 "this is a defect of xdpchain: a module with tail calls is to be called, not inlined",
             ));
         }
-        match inlined {
-            Some((_, exit)) if insn.code == code::EXIT => {
+        match &inlined {
+            Some(Inlined { exit, .. }) if insn.code == code::EXIT => {
                 // What follows the last instruction is where the exit leads.
                 if i != last || targets[i].is_some() {
-                    asm.jump(exit);
+                    asm.jump(*exit);
                 }
             }
             _ if insn.is_branch() => {
@@ -166,8 +186,8 @@ fn copy(
                 }
                 asm.branch(insn, label);
             }
-            Some((frame, _)) => {
-                lower_frame(asm, insn, frame).map_err(|what| error(i, what.into(), KEEP_FP_PLAIN))?
+            Some(Inlined { frame, .. }) => {
+                lower_frame(asm, insn, *frame).map_err(|what| error(i, what.into(), KEEP_FP_PLAIN))?
             }
             None => asm.emit(insn),
         }

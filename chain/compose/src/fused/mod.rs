@@ -1,6 +1,7 @@
 //! The fused engine: a chain as one program, each module's main body inlined.
 
 pub(crate) mod debug;
+pub(crate) mod forget;
 pub(crate) mod glue;
 pub(crate) mod inline;
 pub(crate) mod plan;
@@ -13,6 +14,7 @@ use crate::targets::{self, Targets};
 use crate::{ComposeError, Image};
 use asm::{Assembler, Label};
 use debug::ProgramParts;
+use forget::Forgotten;
 use glue::{Count, Glue, Keep};
 use plan::{Course, Planned, SlotFunctions};
 use xdpchain_spec::{ChainDefault, SlotSpec};
@@ -123,10 +125,8 @@ fn emit_main(
     let mut last_relay = asm.here();
     for (i, slot) in in_order.iter().enumerate() {
         let last = i + 1 == in_order.len();
-        if i > 0 {
-            glue.forget_stack(asm, slot);
-        }
-        glue.body(asm, slot, &functions[i])?;
+        let forgotten = if i > 0 { glue.forget_stack(asm, slot) } else { Forgotten::default() };
+        glue.body(asm, slot, &functions[i], &forgotten)?;
         if slot.observer {
             if last {
                 glue.kept_verdict(asm);
@@ -161,8 +161,8 @@ fn emit_main(
         asm.op(code::MOV64_REG, 0, 6, 0);
         glue.keep_verdict(asm);
         for (slot, functions) in at_exit.iter().zip(&functions[course.in_order..]) {
-            glue.forget_stack(asm, slot);
-            glue.body(asm, slot, functions)?;
+            let forgotten = glue.forget_stack(asm, slot);
+            glue.body(asm, slot, functions, &forgotten)?;
         }
         glue.kept_verdict(asm);
     }

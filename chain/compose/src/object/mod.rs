@@ -43,7 +43,7 @@ pub struct Object {
 }
 
 /// A function of an object.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Function {
     /// Symbol name.
     pub name: String,

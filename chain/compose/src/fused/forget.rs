@@ -1,0 +1,166 @@
+//! Words of the stack that are made the same on every way into a slot, and where.
+//!
+//! To the verifier a word that is written in parts still has what it had before, so that it would follow the slot once for each thing
+//! that earlier slots may have left: a chain would cost more than its modules do. So such words are zeroed. Most slots have nothing
+//! to do with most packets and find that out in their first instructions; words that these do not write are zeroed behind them.
+
+use std::collections::BTreeSet;
+
+use super::inline::partly_written;
+use crate::Insn;
+use crate::insn::{FP, call, class, code, helper};
+use crate::object::Function;
+
+/// Words of a main body's stack, by offset from its frame pointer.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Forgotten {
+    /// Those to be zeroed before the body.
+    pub(crate) before: BTreeSet<i16>,
+    /// Those to be zeroed within it.
+    pub(crate) within: BTreeSet<i16>,
+    /// In front of which instruction that is.
+    pub(crate) at: usize,
+}
+
+/// What of an opcode says how memory is accessed, and that it is by a plain store.
+const MODE: u8 = 0xe0;
+const MODE_MEM: u8 = 0x60;
+/// Instructions that a way out of the body has at most.
+const WAY_OUT: usize = 8;
+
+impl Forgotten {
+    /// The words of `function`.
+    pub(crate) fn of(function: &Function) -> Self {
+        let insns = &function.insns;
+        let words = partly_written(function);
+        let mut before = BTreeSet::new();
+        let mut at = 0;
+        let targets = targets(insns);
+        while let Some(insn) = insns.get(at).filter(|_| !targets.contains(&at)) {
+            let goes_on = match insn.class() {
+                class::JMP | class::JMP32 if insn.code == code::CALL => {
+                    // It only reads what its arguments point to.
+                    (insn.src(), insn.imm) == (call::HELPER, helper::MAP_LOOKUP_ELEM)
+                }
+                class::JMP | class::JMP32 => {
+                    let jump = matches!(insn.code, code::EXIT | code::JA | code::JA32);
+                    !jump && leaves(insns, target(at, *insn))
+                }
+                class::ST | class::STX => insn.dst() == FP && insn.code & MODE == MODE_MEM,
+                class::LDX if insn.src() == FP => {
+                    let word = insn.off & !7;
+                    before.contains(&word) || !words.contains(&word)
+                }
+                _ => true,
+            };
+            if !goes_on {
+                break;
+            }
+            if matches!(insn.class(), class::ST | class::STX) {
+                before.insert(insn.off & !7);
+            }
+            at += if insn.is_wide() { 2 } else { 1 };
+        }
+        let within = words.difference(&before).copied().collect();
+        before.retain(|word| words.contains(word));
+        Self { before, within, at }
+    }
+}
+
+/// Where the branch `insn` at `at` leads to.
+fn target(at: usize, insn: Insn) -> Option<usize> {
+    usize::try_from(at as i64 + 1 + insn.distance()).ok()
+}
+
+/// Every instruction that a branch leads to.
+fn targets(insns: &[Insn]) -> BTreeSet<usize> {
+    let mut targets = BTreeSet::new();
+    let mut wide = false;
+    for (at, insn) in insns.iter().enumerate() {
+        if std::mem::take(&mut wide) {
+            continue;
+        }
+        wide = insn.is_wide();
+        if insn.is_branch() {
+            targets.extend(target(at, *insn));
+        }
+    }
+    targets
+}
+
+/// Whether the way from `at` leads out of the body at once, and has nothing to do with the stack.
+fn leaves(insns: &[Insn], mut at: Option<usize>) -> bool {
+    for _ in 0..WAY_OUT {
+        let Some((here, insn)) = at.and_then(|at| Some((at, *insns.get(at)?))) else { return false };
+        at = match insn.class() {
+            class::ALU | class::ALU64 => Some(here + 1),
+            _ if insn.is_wide() => Some(here + 2),
+            _ => match insn.code {
+                code::EXIT => return true,
+                code::JA | code::JA32 => target(here, insn),
+                _ => return false,
+            },
+        };
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body that looks something up, leaves when it has nothing to do, and else writes two words in parts.
+    fn body() -> Vec<Insn> {
+        vec![
+            Insn::new(code::ST_W, FP, 0, -4, 0),
+            Insn::new(code::MOV64_REG, 2, FP, 0, 0),
+            Insn::new(code::ADD64_IMM, 2, 0, 0, -4),
+            Insn::new(code::LD_IMM64, 1, 0, 0, 0),
+            Insn::new(0, 0, 0, 0, 0),
+            Insn::new(code::CALL, 0, call::HELPER, 0, helper::MAP_LOOKUP_ELEM),
+            Insn::new(code::JEQ_IMM, 0, 0, 3, 0),
+            Insn::new(code::ST_W, FP, 0, -12, 0),
+            Insn::new(code::ST_B, 0, 0, 0, 0),
+            Insn::new(code::ST_B, FP, 0, -17, 0),
+            Insn::new(code::MOV64_IMM, 0, 0, 0, 2),
+            Insn::new(code::EXIT, 0, 0, 0, 0),
+        ]
+    }
+
+    fn of(insns: Vec<Insn>) -> Forgotten {
+        Forgotten::of(&Function { insns, ..Function::default() })
+    }
+
+    fn words<const N: usize>(words: [i16; N]) -> BTreeSet<i16> {
+        words.into()
+    }
+
+    #[test]
+    fn what_a_slot_writes_before_it_knows_whether_it_has_work_is_zeroed_before_it() {
+        // Up to the store to what was looked up, which might be the stack.
+        let forgotten = of(body());
+        assert_eq!((forgotten.before, forgotten.within, forgotten.at), (words([-8, -16]), words([-24]), 8));
+    }
+
+    #[test]
+    fn a_branch_that_does_not_leave_at_once_ends_the_beginning() {
+        let mut insns = body();
+        insns[10] = Insn::new(code::ST_B, FP, 0, -1, 0);
+        let forgotten = of(insns);
+        assert_eq!((forgotten.before, forgotten.within, forgotten.at), (words([-8]), words([-16, -24]), 6));
+    }
+
+    #[test]
+    fn other_calls_end_it_as_they_may_write_to_the_stack() {
+        let mut insns = body();
+        insns[5].imm = 113;
+        assert_eq!(of(insns).at, 5);
+    }
+
+    #[test]
+    fn what_is_jumped_to_is_not_zeroed_again() {
+        let mut insns = body();
+        insns.insert(10, Insn::new(code::JNE_IMM, 0, 0, -11, 0));
+        assert_eq!(of(insns).at, 0);
+    }
+}
