@@ -36,9 +36,9 @@ const BENCHES: [(&str, &str); 7] = [
     (
         "sessions",
         "The same, for an uplink (`hash/N`) and a downlink (`hash-downlink/N`) packet of one of N sessions drawn at random, so that \
-         caches miss; the maps of sessions are hash maps with and without entries made before, or of the kind that forgets the \
-         least recently used. `floor-hash/N` and `floor-array/N` are one look-up among as many and a constant header. Octets of a \
-         session are those of its entries both ways, and of its counters.",
+         caches miss; the maps of sessions are an array by TEID for the uplink (`dense/N`), hash maps with and without entries made \
+         before, or of the kind that forgets the least recently used. `floor-hash/N` and `floor-array/N` are one look-up among as \
+         many and a constant header. Octets of a session are those of its entries both ways, and of its counters.",
     ),
     (
         "compose",
