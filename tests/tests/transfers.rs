@@ -1,5 +1,5 @@
 //! Ordinary programs over ways that are narrower than they think, with the kernel's gtp device as the gNB and its GRE device as
-//! the customer's router: what is too big is answered, and the answers are obeyed.
+//! the customer's router: what is too big is answered, the answers are obeyed, and with a clamp there is nothing to answer.
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
@@ -10,10 +10,10 @@ use xdpchain_tests::{
     kernel,
     operator::{Operator, SESSION},
     plan::SERVER,
-    transfer::{file, ping},
+    transfer::{file, iperf3, ping},
     tshark::sound,
 };
-use xdpchain_wire::{gre, gtpu, ipv4, udp};
+use xdpchain_wire::{gre, gtpu, ipv4, tcp, udp};
 
 /// Octets that the node's ways out take.
 const MTU: usize = 1000;
@@ -79,6 +79,47 @@ fn who_sends_too_much_is_told_and_obeys_in_both_directions() {
     agreed("TCP", &["B02"]);
     agreed("gtp device", &["B02"]);
     agreed("GRE device", &["B02"]);
+}
+
+#[test]
+fn with_a_clamp_nobody_sends_too_much() {
+    const BEHIND: usize = ipv4::LEN + tcp::LEN;
+    let Some(operator) = narrow("with_a_clamp_nobody_sends_too_much") else { return };
+    let (ran, cloud) = (&operator.links.ran, &operator.links.cloud);
+    operator.clamp_mss(DOWN as u16);
+    file(ran, cloud, AT_SERVER, FILE);
+    for back in [false, true] {
+        // Its receiver stops counting when the sender says that it is done, with the last blocks still under way.
+        let arrived = iperf3(ran, cloud, AT_SERVER, FILE, back);
+        assert!(arrived > FILE as u64 / 2, "{arrived} octets arrived");
+    }
+    // Not one answer, here or by ping or what else: both ends sent what fits from the first packet on.
+    assert_eq!(operator.reasons(), [], "everything was just forwarded");
+    // A device may tell its own end what itself takes, which is more.
+    for known in [Operator::path_mtu(ran, AT_SERVER), Operator::path_mtu(cloud, at_user())] {
+        assert!(known.is_none_or(|mtu| mtu > MTU), "{known:?}");
+    }
+
+    // The file's connection, two of iperf3's each time, and two SYNs each.
+    const SYNS: usize = 2 * (1 + 2 + 2);
+    let fits = (DOWN - BEHIND).to_string();
+    let fields = ["tcp.options.mss_val", "ip.src", "tcp.flags.syn"];
+    let [at_gnb, at_cloud] = operator.crossed();
+    for (frames, coming) in [(&at_gnb, at_user()), (&at_cloud, AT_SERVER)] {
+        let rows = sound(frames, &fields);
+        let syns: Vec<_> = rows.iter().filter(|row| !row[0].is_empty()).collect();
+        assert!(syns.len() >= SYNS, "{syns:?}");
+        for syn in syns {
+            // As an end sent it, where it comes to the node; lowered, where the other end gets it.
+            if syn[1].split(',').nth(1) == Some(&*coming.to_string()) {
+                assert!(syn[0].parse::<usize>().unwrap() > DOWN, "{syn:?}");
+            } else {
+                assert_eq!(syn[0], fits, "{syn:?}");
+            }
+        }
+    }
+    agreed("TCP", &["B04"]);
+    agreed("iperf3", &["B04"]);
 }
 
 #[test]
