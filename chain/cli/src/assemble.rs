@@ -82,6 +82,12 @@ pub(crate) fn parse_objects(state: &ChainState, objects: &Objects) -> Result<BTr
         let failed = |source| Error::Object { object: module.spec.object.to_string(), source };
         let mut object = Object::parse(bytes).map_err(failed)?;
         object.link(&kernel);
+        if let Ok(program) = object.xdp_program(module.spec.program.as_deref()) {
+            let functions = object.reachable(program.function).into_iter();
+            for remark in functions.filter_map(|at| object.functions[at].remark.as_ref()) {
+                tracing::warn!("module `{name}`: {remark}");
+            }
+        }
         parsed.insert(name.clone(), object);
     }
     Ok(parsed)

@@ -73,7 +73,10 @@ impl Shape {
         let max_entries =
             if def.map_type == bpf_map_type::BPF_MAP_TYPE_PERF_EVENT_ARRAY as u32 && def.max_entries == 0 {
                 cpus::possible()? as u32
-            } else if def.map_type == bpf_map_type::BPF_MAP_TYPE_RINGBUF as u32 {
+            } else if [bpf_map_type::BPF_MAP_TYPE_RINGBUF, bpf_map_type::BPF_MAP_TYPE_USER_RINGBUF]
+                .iter()
+                .any(|ring| *ring as u32 == def.map_type)
+            {
                 // A power of two, and whole pages.
                 def.max_entries.max(4096).checked_next_power_of_two().unwrap_or(def.max_entries)
             } else {

@@ -209,6 +209,14 @@ const TOO_DEEP: &str = "the stack is limited to 512 octets for the chain, subpro
 /// What the verifier says, and what that usually means. The first that fits counts.
 const CAUSES: &[(&[&str], &str)] = &[
     (
+        &["total number of maps", "number of maps in the program has reached the limit"],
+        "the kernel gives a program 64 maps; what counts the chain's packets takes one or two of them",
+    ),
+    (
+        &["frames is too deep"],
+        "functions call each other at most 8 deep; a module with tail calls is called itself, which takes one more",
+    ),
+    (
         &[
             "combined stack size",
             "invalid stack off=",

@@ -157,6 +157,7 @@ fn function(name: &str, asm: Assembler, references: Vec<Reference>) -> Function 
         lines: Vec::new(),
         core: Vec::new(),
         problem: None,
+        remark: None,
     }
 }
 

@@ -117,7 +117,7 @@ pub fn judge(subject: &Subject, kernel: &RunningKernel) -> Result<Vec<Entry>, St
 
 fn judge_program(subject: &Subject, object: &Object, program: &Program) -> Entry {
     let case = Case { path: &subject.path, object, program };
-    let foreign = program.kind != ProgramKind::Xdp;
+    let foreign = program.kind == ProgramKind::XdpMapEntry;
     let by_libbpf = libbpf(case.path, &program.name).map(|running| behaviour(&running));
     let bare = || case.bare().map(|running| behaviour(&running));
     let by_us = bare();

@@ -3,6 +3,7 @@
 //! The packet goes through by `BPF_PROG_TEST_RUN` and, with the fused engine, across a veth pair. A chain is loaded once. Before each packet its maps are as new, also those in which a program keeps its variables.
 
 use std::{
+    cell::RefCell,
     collections::HashMap,
     fs,
     os::fd::AsFd as _,
@@ -30,8 +31,10 @@ type Compose = fn(&Chain<'_>) -> Result<Image, ComposeError>;
 const ENGINES: [(&str, Compose); 2] = [("fused", fused::compose), ("tail", tail::compose)];
 /// The module in front.
 const PRESET: &str = "preset";
-/// Arrays of more entries are emptied only where the packet may have changed them.
-const SMALL: u32 = 1024;
+/// Room for sessions.
+const SESSIONS: u32 = 1024;
+/// Arrays of more entries are emptied only where the packet may have changed them, or where somebody looks.
+const SMALL: u32 = 16;
 /// `BPF_MAP_TYPE_ARRAY`, `BPF_MAP_TYPE_PERCPU_HASH`, `BPF_MAP_TYPE_PERCPU_ARRAY`, `BPF_MAP_TYPE_HASH`.
 const ARRAY: u32 = 2;
 const PERCPU_HASH: u32 = 5;
@@ -52,6 +55,8 @@ struct Composed {
     loaded: Loaded,
     /// Every map with its module's name, `None` for the chain's own, and its own name.
     maps: Vec<(Option<String>, String, MapFd)>,
+    /// Where the fixture before may have left something in large arrays.
+    left: RefCell<Vec<u32>>,
 }
 
 impl Chains {
@@ -111,7 +116,7 @@ impl Composed {
         let mut image = compose(&chain).map_err(|error| error.to_string())?;
         for map in &mut image.maps {
             match map.def.name.as_str() {
-                "sessions" => map.def.max_entries = SMALL,
+                "sessions" => map.def.max_entries = SESSIONS,
                 "sessions_dense" => map.def.max_entries = dense::ROOM,
                 _ => {}
             }
@@ -126,7 +131,7 @@ impl Composed {
             };
             maps.push((owner, map.def.name.clone(), fd));
         }
-        Ok(Self { loaded, maps })
+        Ok(Self { loaded, maps, left: RefCell::default() })
     }
 
     /// The map `name` of a module, or the chain's own.
@@ -217,6 +222,7 @@ impl Composed {
     /// Makes every map as it was when the chain was loaded.
     fn empty(&self, fixture: &Fixture, program: &str) -> Result<(), String> {
         let touched = touched(fixture, program)?;
+        let left = self.left.replace(touched.clone());
         for (_, name, map) in &self.maps {
             let zero = vec![0; map.value_len()];
             match map.info().map_type {
@@ -227,13 +233,15 @@ impl Composed {
                 }
                 // Constants stay what they are.
                 ARRAY if name.contains(".rodata") => {}
-                ARRAY | PERCPU_ARRAY if map.info().max_entries <= SMALL => {
-                    for key in 0..map.info().max_entries {
-                        update(map, &key.to_ne_bytes(), &zero)?;
-                    }
-                }
                 ARRAY | PERCPU_ARRAY => {
-                    for key in touched.iter().filter(|key| **key < map.info().max_entries) {
+                    let len = map.info().max_entries;
+                    let keys: Vec<u32> = match name.as_str() {
+                        EXIT_MAP => (0..2 * EXIT_COLUMNS).collect(),
+                        REASON_MAP => (0..REASONS).collect(),
+                        _ if len <= SMALL => (0..len).collect(),
+                        _ => touched.iter().chain(&left).copied().filter(|key| *key < len).collect(),
+                    };
+                    for key in keys {
                         update(map, &key.to_ne_bytes(), &zero)?;
                     }
                 }

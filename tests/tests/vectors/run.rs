@@ -10,6 +10,7 @@ use aya::{
 };
 use xdpchain_abi::{AclRule, CONTEXT_MAP, Fate, PacketContext, REASON_MAP, REASONS, Reason};
 use xdpchain_golden::{Entry, Fixture, difference, verdict_name};
+use xdpchain_host::sys::{self, MapFd};
 use xdpchain_tests::{Netns, cli::target_dir};
 
 use crate::{dense, layout, maps};
@@ -188,10 +189,13 @@ fn compare_context(
 /// Every reason that was counted, and how often.
 fn counted(ebpf: &Ebpf) -> Result<Vec<(&'static str, u64)>, String> {
     let map = ebpf.map(REASON_MAP).ok_or("the object counts no reasons")?;
-    let map: PerCpuArray<_, u64> = map.try_into().map_err(|e| chain(&e))?;
+    let Map::PerCpuArray(map) = map else { return Err(format!("`{REASON_MAP}` is no per-CPU array")) };
+    let map = map.fd().as_fd().try_clone_to_owned().and_then(MapFd::new).map_err(|e| e.to_string())?;
     let mut counted = Vec::new();
     for number in 0..REASONS {
-        let sum: u64 = map.get(&number, 0).map_err(|e| chain(&e))?.iter().sum();
+        let values = sys::map_lookup(&map, &number.to_ne_bytes()).map_err(|e| e.to_string())?;
+        let values = values.ok_or("an array has every entry")?;
+        let sum: u64 = values.as_chunks().0.iter().map(|value| u64::from_ne_bytes(*value)).sum();
         if sum != 0 {
             let reason = Reason::ALL.iter().find(|reason| **reason as u32 == number);
             counted.push((reason.map_or("no reason at all", |reason| reason.name()), sum));

@@ -172,6 +172,7 @@ fn check_object(object: &ObjectRef, program: Option<&str>) -> Result<CheckedObje
         kind: match program.kind {
             ProgramKind::Xdp => "xdp",
             ProgramKind::XdpMapEntry => "xdp for map entries",
+            ProgramKind::Untold => "not told",
             ProgramKind::Other => "other",
         },
         instructions: parsed

@@ -144,6 +144,7 @@ fn find_functions(
                 lines: Vec::new(),
                 core: Vec::new(),
                 problem: None,
+                remark: None,
             });
             places.push(Place { section: section.index(), start, end });
         }
@@ -271,7 +272,13 @@ impl File<'_> {
                     None => continue,
                 };
                 match to {
-                    Ok(to) => function.references.push(Reference { insn: i, to }),
+                    Ok(to) => {
+                        let value = matches!(to, Referent::Value { .. });
+                        function.references.push(Reference { insn: i, to });
+                        if let Some((symbol, _)) = relocations.get(&(place.section, at)).filter(|_| value) {
+                            self.remark(function, *symbol);
+                        }
+                    }
                     Err(problem) => drop(function.problem.get_or_insert(problem)),
                 }
             }
@@ -331,7 +338,6 @@ impl File<'_> {
                     let offset = u32::try_from(offset).map_err(|_| {
                         ObjectError::damaged(format!("`{function}` refers to {offset} octets into `{name}`"))
                     })?;
-                    self.check_data(function, section, u64::from(offset))?;
                     return Ok(Referent::Value { map, offset });
                 }
                 if self.places.iter().any(|p| p.section == section) {
@@ -351,12 +357,15 @@ impl File<'_> {
         section.and_then(|s| s.name().map(str::to_owned)).unwrap_or_default()
     }
 
-    /// Refuses a variable that holds addresses: nothing could put them there.
-    fn check_data(&self, function: &str, section: SectionIndex, offset: u64) -> Result<(), ObjectError> {
+    /// Remarks that a reference leads to a variable that holds addresses: every loader leaves what the compiler put there.
+    fn remark(&self, function: &mut Function, symbol: SymbolIndex) {
+        let Ok(symbol) = self.elf.symbol_by_index(symbol) else { return };
+        let Some(section) = symbol.section_index() else { return };
+        let Some(insn) = function.references.last().map(|reference| function.insns[reference.insn]) else {
+            return;
+        };
+        let Ok(offset) = u64::try_from(symbol.address() as i64 + i64::from(insn.imm)) else { return };
         let addresses = self.table.addresses_in(section);
-        if addresses.is_empty() {
-            return Ok(());
-        }
         let variable = self.elf.symbols().find(|s| {
             s.kind() == SymbolKind::Data
                 && s.section_index() == Some(section)
@@ -369,13 +378,15 @@ impl File<'_> {
         };
         let first = addresses.partition_point(|address| *address < start);
         if addresses.get(first).is_some_and(|address| address - start < size) {
-            return Err(ObjectError::AddressInData {
-                function: function.to_owned(),
-                variable: name.to_owned(),
-                section: self.section_name(section),
+            function.remark.get_or_insert_with(|| {
+                format!(
+                    "`{}` uses `{name}` in section `{}`, which is to hold addresses of other things, and holds none in a \
+                     BPF program: arrays of octets or indices do",
+                    function.name,
+                    self.section_name(section)
+                )
             });
         }
-        Ok(())
     }
 }
 
@@ -416,13 +427,13 @@ fn find_programs(
             if !(global(&places[i]) || nameless && places[i].start == 0) {
                 continue;
             }
-            let takes_xdp_md =
-                btf.zip(functions[i].btf_type).and_then(|(btf, id)| maps::takes_xdp_md(btf, id));
+            let typed = btf.zip(functions[i].btf_type);
+            let context = typed.map_or(program::Context::Untold, |(btf, id)| maps::context(btf, id));
             programs.push(Program {
                 name: functions[i].name.clone(),
                 section: section_name.to_owned(),
                 function: i,
-                kind: program::kind(section_name, takes_xdp_md),
+                kind: program::kind(section_name, context),
                 frags: plain == "xdp.frags" || plain.starts_with("xdp.frags/"),
                 run_config: btf.and_then(|btf| maps::run_config(btf, &functions[i].name)),
             });

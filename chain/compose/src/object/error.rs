@@ -25,7 +25,9 @@ pub enum ObjectError {
     #[error("damaged BTF: {0}\nhelp: build the object again with `-g`")]
     Btf(#[from] BtfError),
     /// No XDP program.
-    #[error("no XDP program; programs found: {found}\nhelp: put the program into a section called `xdp`")]
+    #[error(
+        "no XDP program; programs found: {found}\nhelp: put the program into a section called `xdp`, or one whose name no other type of program has"
+    )]
     NoProgram {
         /// The programs that there are, with their sections.
         found: String,
@@ -42,7 +44,7 @@ pub enum ObjectError {
     },
     /// The named program is not there.
     #[error(
-        "no XDP program `{name}`; there is: {names}\nhelp: `xdpchain check OBJECT` lists the programs of an object"
+        "no XDP program `{name}`; there is: {names}\nhelp: give one of these names with `program:` in chains.yaml, or `--program`"
     )]
     NoSuchProgram {
         /// The name asked for.
@@ -133,18 +135,6 @@ pub enum ObjectError {
         function: String,
         /// What it refers to.
         symbol: String,
-    },
-    /// A variable that holds addresses.
-    #[error(
-        "`{function}` uses `{variable}` in section `{section}`, which holds addresses of other things, and there are none before the program is loaded\nhelp: keep arrays of bytes or indices instead of pointers in global variables"
-    )]
-    AddressInData {
-        /// The function.
-        function: String,
-        /// The variable.
-        variable: String,
-        /// Its section.
-        section: String,
     },
     /// An exception, which ends the program as a whole.
     #[error(

@@ -8,6 +8,7 @@ use object::{
 };
 
 use super::elf::{Elf, ElfSection};
+use super::program::Context;
 use super::{ObjectError, RunConfig};
 use crate::btf::{Btf, BtfMapDef, Kind, Type, TypeId};
 use crate::{Initial, InitialData, MapDef};
@@ -66,7 +67,9 @@ impl MapTable {
     fn read_btf_maps(&mut self, elf: &Elf<'_>, btf: Option<&Btf>) -> Result<(), ObjectError> {
         let Some(section) = elf.section_by_name(MAPS) else { return Ok(()) };
         let Some(btf) = btf else {
-            return Err(ObjectError::damaged("section `.maps` without BTF that says what is in it"));
+            return Err(ObjectError::damaged(
+                "section `.maps` without BTF that says what is in it: it was built without `-g`, or stripped",
+            ));
         };
         let symbols: HashMap<&str, u64> = elf
             .symbols()
@@ -265,13 +268,19 @@ pub(super) fn complete_data_sections(elf: &Elf<'_>, btf: &mut Btf) {
     }
 }
 
-/// Whether the function's only parameter is a pointer to `struct xdp_md`; `None` when BTF does not say.
-pub(super) fn takes_xdp_md(btf: &Btf, function: TypeId) -> Option<bool> {
-    let Type::Func { proto, .. } = btf.get(function)? else { return None };
-    let Type::FuncProto { params, .. } = btf.get(*proto)? else { return None };
-    let [ctx] = params.as_slice() else { return Some(false) };
-    let Type::Ptr { to } = btf.resolved(ctx.ty)? else { return Some(false) };
-    Some(matches!(btf.name_of(btf.resolve(*to)), "xdp_md" | "xdp_buff"))
+/// What the function's types say of its context.
+pub(super) fn context(btf: &Btf, function: TypeId) -> Context {
+    let Some(Type::Func { proto, .. }) = btf.get(function) else { return Context::Untold };
+    let Some(Type::FuncProto { params, .. }) = btf.get(*proto) else { return Context::Untold };
+    match params.as_slice() {
+        [] => Context::Untold,
+        [ctx] => match btf.resolved(ctx.ty) {
+            Some(Type::Ptr { to }) => Context::of_type(btf.name_of(btf.resolve(*to))),
+            _ => Context::Other,
+        },
+        // A macro of another type of program, whose context is taken apart; no program has two parameters.
+        _ => Context::Other,
+    }
 }
 
 /// What `XDP_RUN_CONFIG(program)` in `.xdp_run_config` says: a variable `_program` of a struct whose members are

@@ -59,6 +59,8 @@ pub struct Function {
     pub core: Vec<CoreRelocation>,
     /// Why a program cannot have this function, or not yet.
     pub problem: Option<ObjectError>,
+    /// What its author may not expect of it, in words.
+    pub remark: Option<String>,
 }
 
 /// An instruction whose operand depends on the kernel's types.
