@@ -150,7 +150,7 @@ fn an_object_without_an_xdp_program() {
         2,
         &format!(
             "error: object `{object}`: no XDP program; programs found: `egress` in `tc`\n\
-             help: put the program into a section called `xdp`\n"
+             help: put the program into a section called `xdp`, or one whose name no other type of program has\n"
         ),
     );
     folder.chain_of(&object).run(&["attach", "lo"]).fails_with(2, "error: chains.yaml: object `");

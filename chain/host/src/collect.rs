@@ -8,12 +8,14 @@ use crate::error::Result;
 use crate::libxdp;
 use crate::lock::NetnsLock;
 use crate::migrate::{DONE, NEXT, next_pin, pinned_id};
+use crate::netns;
 use crate::places::{NetnsPlaces, escape, unescape};
 use crate::recover::Recovered;
 use crate::store::{Store, names, remove_empty, remove_file, remove_unfinished};
+use crate::sys;
 
-/// Removes the state of chains whose link is dead, in a network namespace that is not ours.
-pub(crate) fn sweep(at: &NetnsPlaces) -> Result<Vec<Recovered>> {
+/// Removes the state of chains whose link is dead, in a network namespace that is not ours, with this inode number.
+pub(crate) fn sweep(at: &NetnsPlaces, inode: u64) -> Result<Vec<Recovered>> {
     let mut found = Vec::new();
     let Some(lock) = NetnsLock::try_acquire(at)? else { return Ok(found) };
     for ifname in known_interfaces(at)? {
@@ -24,6 +26,15 @@ pub(crate) fn sweep(at: &NetnsPlaces) -> Result<Vec<Recovered>> {
         }
         // Which interface a dispatcher is on can be asked in its namespace only; what is loaded may be in use there.
         if Store(at).current(&ifname)?.is_some_and(|manifest| libxdp::is_loaded(&manifest)) {
+            continue;
+        }
+        // Nor can a program be put back from here of which an interrupted command had taken the place.
+        let manifests = [Store(at).staged(&ifname)?, Store(at).current(&ifname)?];
+        let owed = manifests.iter().flatten().filter_map(|manifest| manifest.adopted.as_ref());
+        if link.is_none()
+            && owed.map(|it| it.id).any(|id| sys::prog_by_id(id).is_ok())
+            && netns::is_found(inode)
+        {
             continue;
         }
         if let Some(link) = link {

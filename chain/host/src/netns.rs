@@ -15,6 +15,9 @@ use crate::sys;
 /// Where iproute2 keeps named network namespaces.
 const NAMED: &str = "/run/netns";
 
+/// Where the kernel lists processes.
+const PROC: &str = "/proc";
+
 /// The calling thread's network namespace. A thread may be in another one than the process's first thread.
 const OWN: &str = "/proc/thread-self/ns/net";
 
@@ -56,6 +59,15 @@ impl Netns {
     }
 }
 
+/// Whether a network namespace with this inode number has a name or a process. One that is only held open, or mounted
+/// elsewhere, is not found.
+pub(crate) fn is_found(inode: u64) -> bool {
+    let listed =
+        |folder: &str| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_it = |path: PathBuf| fs::metadata(path).is_ok_and(|file| file.ino() == inode);
+    listed(NAMED).any(is_it) || listed(PROC).any(|process| is_it(process.join("ns/net")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +75,12 @@ mod tests {
     #[test]
     fn a_namespace_has_one_identity() {
         assert_eq!(Netns::current().expect("/proc is there"), Netns::current().expect("/proc is there"));
+    }
+
+    #[test]
+    fn a_namespace_with_a_process_is_found_and_one_that_never_was_is_not() {
+        assert!(is_found(Netns::current().expect("/proc is there").inode));
+        assert!(!is_found(u64::MAX));
     }
 
     #[test]

@@ -153,7 +153,7 @@ impl Host {
             if inode == self.netns().inode {
                 continue;
             }
-            match collect::sweep(&self.places.of(Netns { inode, cookie: None })) {
+            match collect::sweep(&self.places.of(Netns { inode, cookie: None }), inode) {
                 Ok(swept) => found.extend(swept),
                 Err(error) => tracing::debug!("network namespace {inode}: {error}"),
             }
