@@ -111,7 +111,8 @@ pub fn judge(subject: &Subject, kernel: &RunningKernel) -> Result<Vec<Entry>, St
     let bytes = std::fs::read(&subject.path).map_err(|e| format!("{}: {e}", subject.path.display()))?;
     let mut object = Object::parse(&bytes).map_err(|e| e.to_string())?;
     object.link(kernel);
-    let programs = object.programs.iter().filter(|p| p.kind != ProgramKind::Other);
+    let programs =
+        object.programs.iter().filter(|p| matches!(p.kind, ProgramKind::Xdp | ProgramKind::XdpMapEntry));
     Ok(programs.map(|program| judge_program(subject, &object, program)).collect())
 }
 
