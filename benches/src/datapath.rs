@@ -53,6 +53,9 @@ impl Objects {
     }
 }
 
+/// Room for customers by number, as in the project's `chains.yaml`.
+const DENSE_CUSTOMERS: u32 = 4096;
+
 /// A chain of the first `slots` modules, with endpoints, tunnels and one rule of the access list, and without sessions;
 /// `alter` may change the maps before they are made.
 ///
@@ -61,7 +64,12 @@ impl Objects {
 pub fn chain(objects: &Objects, slots: usize, alter: impl FnOnce(&mut Image)) -> anyhow::Result<Subject> {
     let modules: Vec<_> =
         objects.0[..slots].iter().map(|(name, object)| (*name, object.as_slice())).collect();
-    let chain = Subject::chain(&modules, alter)?;
+    let chain = Subject::chain(&modules, |image| {
+        for map in image.maps.iter_mut().filter(|map| map.def.name == "customers_dense") {
+            map.def.max_entries = DENSE_CUSTOMERS;
+        }
+        alter(image);
+    })?;
     chain.fill("gtp-decap", "endpoints", &entries::endpoints())?;
     chain.fill("gre-decap", "tunnels", &entries::ingress())?;
     chain.fill("gre-steer", "customers", &entries::customers())?;

@@ -59,6 +59,17 @@ pub mod code {
     pub const EXIT: u8 = 0x95;
 }
 
+/// What of an opcode says how memory is accessed: plainly, or with the sign extended.
+pub const MODE: u8 = 0xe0;
+/// A plain access.
+pub const MODE_MEM: u8 = 0x60;
+/// A load that extends the sign.
+pub const MODE_MEMSX: u8 = 0x80;
+/// What of an opcode says how much memory is accessed.
+pub const SIZE: u8 = 0x18;
+/// Eight octets.
+pub const SIZE_DW: u8 = 0x18;
+
 /// Source register of a `CALL`: what the immediate means.
 #[allow(missing_docs, reason = "the kernel's names")]
 pub mod call {
@@ -103,6 +114,16 @@ impl Insn {
     /// The class, the low three bits of the opcode.
     pub const fn class(self) -> u8 {
         self.code & 7
+    }
+
+    /// Octets that this accesses, of a load or store.
+    pub const fn octets(self) -> i16 {
+        match self.code & SIZE {
+            0x00 => 4,
+            0x08 => 2,
+            0x10 => 1,
+            _ => 8,
+        }
     }
 
     /// Whether this is the first half of a 64-bit immediate load.

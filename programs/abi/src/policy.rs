@@ -80,6 +80,16 @@ pub struct CustomerKey {
     pub direction: u32,
 }
 
+/// Value of `stats`' `customers_dense`, an array by the customer's number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CustomerCounters {
+    /// Forwarded toward the cloud.
+    pub uplink: Counter,
+    /// Forwarded toward the radio network.
+    pub downlink: Counter,
+}
+
 /// Packets and octets. Octets count inner IP packets as they were when decapsulated.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,4 +110,11 @@ pub struct SessionCounters {
     pub downlink: Counter,
 }
 
-sized!(AclRule = 56, AclConfig = 8, CustomerKey = 8, Counter = 16, SessionCounters = 32);
+sized!(
+    AclRule = 56,
+    AclConfig = 8,
+    CustomerKey = 8,
+    Counter = 16,
+    CustomerCounters = 32,
+    SessionCounters = 32
+);

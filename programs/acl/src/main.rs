@@ -21,7 +21,7 @@ use xdpchain_abi::{
     direction,
 };
 use xdpchain_kit::Packet;
-use xdpchain_wire::ethernet::{Link, ethertype};
+use xdpchain_wire::ethernet::ethertype;
 
 mod scratch;
 mod subject;
@@ -61,7 +61,7 @@ fn acl(ctx: XdpContext) -> u32 {
         return XDP_PASS;
     }
     let packet = Packet::new(&ctx);
-    let Some(link) = Link::parse(&packet) else { return module::refuse(Reason::Truncated) };
+    let Some(link) = packet.link() else { return module::refuse(Reason::Truncated) };
     if !matches!(link.ethertype, ethertype::IPV4 | ethertype::IPV6) {
         return XDP_PASS;
     }

@@ -1,7 +1,7 @@
 //! What of a packet rules are compared with.
 //!
-//! As [`xdpchain_wire::flow::Flow`] says, read in another way: what is known goes through scratch memory at once, so that
-//! the verifier has one way from there on and not one for each order of headers.
+//! As [`xdpchain_wire::flow::Flow`] says, read in another way: what is known of extension headers goes through scratch memory at once,
+//! so that the verifier has one way from there on and not one for each order of headers.
 
 use xdpchain_abi::{
     PacketContext,
@@ -20,7 +20,9 @@ use crate::scratch::{Scratch, load, store};
 /// IPv4-mapped addresses begin with 64 zeros and this.
 const MAPPED: u64 = 0xffff << 32;
 /// A fragment, which has no ports that all of its parts show; not a fact of the key.
-const FRAGMENT: u32 = 1 << 16;
+const FRAGMENT: u32 = 1 << 8;
+/// Where an upper layer that has ports begins at most.
+const MAX_UPPER: usize = 0x3fff;
 
 /// Writes the key of the IP packet behind `link`. `None` when it ends within its headers, has more extension headers than
 /// are walked, or is a later fragment whose upper layer only the first one tells.
@@ -32,65 +34,72 @@ pub(crate) fn parse(
     scratch: &mut Scratch,
 ) -> Option<()> {
     let claimed = if context.direction != direction::NONE { fact::CLAIMED as u32 } else { 0 };
-    store(&mut scratch.facts, claimed);
-    store(&mut scratch.offset, link.network as u32);
-    if link.ethertype == ethertype::IPV4 {
-        parse_ipv4(packet, scratch)?;
+    let upper = if link.ethertype == ethertype::IPV4 {
+        parse_ipv4(packet, link.network, claimed, scratch)?
     } else {
-        parse_ipv6(packet, scratch)?;
-    }
+        parse_ipv6(packet, link.network, claimed, scratch)?
+    };
     // Headers that say they end behind the frame: what is behind them is not there to be judged.
-    if load(&scratch.offset) as usize > packet.len() {
+    let offset = upper.offset as usize;
+    if offset > packet.len() {
         return None;
     }
-    let mut facts = load(&scratch.facts);
-    let protocol = load(&scratch.protocol);
+    // One number to the verifier, whatever way it came by.
+    let mut facts = packet.forget::<{ 2 * FRAGMENT as usize - 1 }>(upper.facts as usize) as u32;
     let mut ports = 0;
-    if matches!(protocol as u8, protocol::TCP | protocol::UDP | protocol::SCTP) && facts & FRAGMENT == 0 {
-        let octets: &[u8; 4] = packet.at(load(&scratch.offset) as usize)?;
+    let has_ports = matches!(upper.protocol as u8, protocol::TCP | protocol::UDP | protocol::SCTP);
+    if has_ports && facts & FRAGMENT == 0 {
+        if offset > MAX_UPPER {
+            return None;
+        }
+        let octets: &[u8; 4] = packet.at(packet.forget::<MAX_UPPER>(offset))?;
         ports = u32::from_be_bytes(*octets);
         facts |= fact::PORTS as u32;
     }
     store(&mut scratch.key[word::PORTS], ports as u64);
     let facts = (facts & !FRAGMENT) as u64;
-    let fixed = fixed(context.customer, protocol as u8, context.direction, facts);
+    let fixed = fixed(context.customer, upper.protocol as u8, context.direction, facts);
     store(&mut scratch.key[word::FIXED], fixed);
     Some(())
 }
 
+/// What is behind the IP headers.
+struct Upper {
+    offset: u32,
+    protocol: u32,
+    /// Bits of [`fact`], and [`FRAGMENT`].
+    facts: u32,
+}
+
 #[inline(always)]
-fn parse_ipv4(packet: &Packet, scratch: &mut Scratch) -> Option<()> {
-    let offset = load(&scratch.offset);
-    let header: &[u8; ipv4::LEN] = packet.at(offset as usize)?;
+fn parse_ipv4(packet: &Packet, offset: usize, claimed: u32, scratch: &mut Scratch) -> Option<Upper> {
+    let header: &[u8; ipv4::LEN] = packet.at(offset)?;
     let view = ipv4::View(header);
     if view.version() != 4 || view.header_len() < ipv4::LEN {
         return None;
     }
-    let mut facts = load(&scratch.facts) | fact::IPV4 as u32;
+    let mut facts = claimed | fact::IPV4 as u32;
     if view.is_fragment() {
         facts |= FRAGMENT;
     }
-    store(&mut scratch.facts, facts);
-    store(&mut scratch.protocol, view.protocol() as u32);
-    store(&mut scratch.offset, offset + view.header_len() as u32);
     let mapped = |octets: [u8; 4]| MAPPED | u32::from_be_bytes(octets) as u64;
     store(&mut scratch.key[word::SRC], 0);
     store(&mut scratch.key[word::SRC_LOW], mapped(view.source().octets));
     store(&mut scratch.key[word::DST], 0);
     store(&mut scratch.key[word::DST_LOW], mapped(view.destination().octets));
-    Some(())
+    Some(Upper { offset: (offset + view.header_len()) as u32, protocol: view.protocol() as u32, facts })
 }
 
 #[inline(always)]
-fn parse_ipv6(packet: &Packet, scratch: &mut Scratch) -> Option<()> {
-    let offset = load(&scratch.offset);
-    let header: &[u8; ipv6::LEN] = packet.at(offset as usize)?;
+fn parse_ipv6(packet: &Packet, offset: usize, claimed: u32, scratch: &mut Scratch) -> Option<Upper> {
+    let header: &[u8; ipv6::LEN] = packet.at(offset)?;
     let view = ipv6::View(header);
     if view.version() != 6 {
         return None;
     }
     store(&mut scratch.protocol, view.next_header() as u32);
-    store(&mut scratch.offset, offset + ipv6::LEN as u32);
+    store(&mut scratch.offset, (offset + ipv6::LEN) as u32);
+    store(&mut scratch.facts, claimed);
     let half = |i: usize| {
         let mut octets = [0; 8];
         octets.copy_from_slice(&header[i..i + 8]);
@@ -129,7 +138,8 @@ fn parse_ipv6(packet: &Packet, scratch: &mut Scratch) -> Option<()> {
             store(&mut scratch.offset, offset + octets);
         }
     }
-    (!is_extension(load(&scratch.protocol))).then_some(())
+    let (offset, protocol, facts) = (load(&scratch.offset), load(&scratch.protocol), load(&scratch.facts));
+    (!is_extension(protocol)).then_some(Upper { offset, protocol, facts })
 }
 
 /// Whether an extension header of this number is walked over.

@@ -27,6 +27,8 @@ use xdpchain_wire::{
 
 mod tunnels;
 
+use tunnels::Chosen;
+
 xdpchain_kit::module!();
 
 /// IPv6 addresses, ours and those of far ends, by the aliases that tunnels call them.
@@ -73,7 +75,7 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
         return Err(Reason::TtlExpired);
     }
     // Not copied: each octet of it would take eight of the stack.
-    let (tunnel, number) = tunnels::find(packet, &inner, customer)?;
+    let Chosen { number, tunnel, hop } = tunnels::find(packet, &inner, customer)?;
     module::change_context(|context| context.tunnel = number);
 
     let has_key = tunnel.flags & tunnel_flags::HAS_KEY != 0;
@@ -85,7 +87,8 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
     };
     let ends = Ends { source: tunnel.local, destination: tunnel.remote, protocol: protocol::GRE, tos };
     // SAFETY: nothing here changes the map, and the value is only read.
-    let outer = Outer::new(packet, ends, overhead + inner.len, |alias| unsafe { ADDRESSES6.get(alias) })?;
+    let address6 = |alias| unsafe { ADDRESSES6.get(alias) };
+    let outer = Outer::new(packet, ends, overhead + inner.len, hop, address6)?;
     let headers = outer.ip_len() + overhead;
     if outer.is_too_long(packet, &inner) {
         return tell(packet, &inner, outer.next_hop.room(headers));

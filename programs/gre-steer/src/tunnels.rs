@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use xdpchain_abi::{CUSTOMER_TUNNELS, Customer, GreTunnel, Reason};
-use xdpchain_kit::{Inner, KEPT_TICKS, Packet, choose, entropy, ticks};
+use xdpchain_kit::{Hop, Inner, KEPT_TICKS, Packet, choose, entropy, ticks};
 
 /// Which tunnels a customer's packets take.
 #[btf_map(name = "customers")]
@@ -38,32 +38,37 @@ struct Kept {
     /// 1 for each tunnel that there is.
     there: [u32; CUSTOMER_TUNNELS],
     tunnels: [GreTunnel; CUSTOMER_TUNNELS],
+    hops: [Hop; CUSTOMER_TUNNELS],
 }
 
-/// The tunnel that the packet with `inner` of `customer` takes, and its number.
+/// The tunnel that a packet takes.
+pub(crate) struct Chosen {
+    pub(crate) number: u32,
+    pub(crate) tunnel: &'static GreTunnel,
+    /// Where its next hop is kept.
+    pub(crate) hop: &'static mut Hop,
+}
+
+/// The tunnel that the packet with `inner` of `customer` takes.
 ///
 /// # Errors
 /// [`Reason::NoTunnel`] when there is none.
 #[inline(always)]
-pub(crate) fn find(
-    packet: &Packet,
-    inner: &Inner,
-    customer: u32,
-) -> Result<(&'static GreTunnel, u32), Reason> {
+pub(crate) fn find(packet: &Packet, inner: &Inner, customer: u32) -> Result<Chosen, Reason> {
     let kept = KEPT_CUSTOMERS.get_ptr_mut(customer & (KEPT - 1)).ok_or(Reason::NoTunnel)?;
     // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other.
-    let kept = unsafe { &mut *kept };
+    let kept: &'static mut Kept = unsafe { &mut *kept };
     let known = kept.count != 0 && kept.customer == customer && ticks().wrapping_sub(kept.asked) < KEPT_TICKS;
     if !known {
         kept.ask(customer)?;
     }
     let at = if kept.count == 1 { 0 } else { choose(&kept.numbers, kept.count, entropy(packet, inner)) };
     // One number to the verifier, whatever way it came by.
-    let at = packet.forget::<{ CUSTOMER_TUNNELS - 1 }>(at);
-    if kept.there[at & (CUSTOMER_TUNNELS - 1)] == 0 {
+    let at = packet.forget::<{ CUSTOMER_TUNNELS - 1 }>(at) & (CUSTOMER_TUNNELS - 1);
+    if kept.there[at] == 0 {
         return Err(Reason::NoTunnel);
     }
-    Ok((&kept.tunnels[at & (CUSTOMER_TUNNELS - 1)], kept.numbers[at & (CUSTOMER_TUNNELS - 1)]))
+    Ok(Chosen { number: kept.numbers[at], tunnel: &kept.tunnels[at], hop: &mut kept.hops[at] })
 }
 
 impl Kept {

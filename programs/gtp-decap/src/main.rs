@@ -87,16 +87,11 @@ fn decapsulate(
     if session.flags & session_flags::VERIFY_UDP_CHECKSUM != 0 {
         outer.verify(packet)?;
     }
-    let header = packet.at(message.offset).ok_or(Reason::Truncated)?;
-    let payload =
-        gtpu::Payload::parse(packet, gtpu::View(header), message.offset, message.end).map_err(|error| {
-            match error {
-                gtpu::Error::Truncated => Reason::Truncated,
-                gtpu::Error::Length => Reason::GtpLength,
-                gtpu::Error::BadExtension => Reason::BadExtension,
-                gtpu::Error::NotSupported => Reason::ExtensionNotSupported,
-            }
-        })?;
+    let payload = if message.has_optional {
+        optional(packet, message)?
+    } else {
+        gtpu::Payload { offset: message.offset + gtpu::LEN, qfi: None }
+    };
     let moved = session.peer != outer.source;
     if moved && session.flags & session_flags::STRICT_PEER != 0 {
         return Err(Reason::PeerStrict);
@@ -134,6 +129,19 @@ fn decapsulate(
         context.outer_tos = outer.tos;
     });
     Ok(XDP_PASS)
+}
+
+/// What a message carries whose header has more than its mandatory part.
+#[inline(always)]
+fn optional(packet: &Packet, message: &Message) -> Result<gtpu::Payload, Reason> {
+    let header = packet.at(message.offset).ok_or(Reason::Truncated)?;
+    gtpu::Payload::parse(packet, gtpu::View(header), message.offset, message.end).map_err(|error| match error
+    {
+        gtpu::Error::Truncated => Reason::Truncated,
+        gtpu::Error::Length => Reason::GtpLength,
+        gtpu::Error::BadExtension => Reason::BadExtension,
+        gtpu::Error::NotSupported => Reason::ExtensionNotSupported,
+    })
 }
 
 /// Whether the inner source belongs to the session.

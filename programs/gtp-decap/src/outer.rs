@@ -30,6 +30,8 @@ pub(crate) struct Message {
     pub(crate) teid: Be32,
     /// Offset of its header from the start of the frame.
     pub(crate) offset: usize,
+    /// Whether the header has more than its mandatory part.
+    pub(crate) has_optional: bool,
     /// Where it ends by its own length, from the start of the frame.
     pub(crate) end: usize,
 }
@@ -149,7 +151,13 @@ impl Outer {
         if udp::LEN + len > udp_len {
             return Err(Reason::GtpLength);
         }
-        Ok(Message { kind: view.message_type(), teid: view.teid(), offset, end: offset + len })
+        Ok(Message {
+            kind: view.message_type(),
+            teid: view.teid(),
+            offset,
+            has_optional: view.has_optional(),
+            end: offset + len,
+        })
     }
 
     /// Verifies the checksum of the datagram, which lies within the packet, unless it has none.

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
 use xdpchain_abi::{Address6, DownlinkSession, Ipv4, Reason, peer_flags, session_flags};
-use xdpchain_kit::{Ends, Inner, MAX_SUMMED, Outer, Packet, udp_sum};
+use xdpchain_kit::{Ends, Hop, Inner, MAX_SUMMED, Outer, Packet, udp_sum};
 use xdpchain_wire::{OctetsMut as _, ethernet, protocol};
 
 /// IPv6 addresses, ours, the peers' and those of GRE tunnels, by the aliases that sessions and tunnels call them.
@@ -33,7 +33,9 @@ pub(crate) fn new(
         session.dscp << 2 | inner.tos & 0b11
     };
     let ends = Ends { source: session.local, destination: session.peer, protocol: protocol::UDP, tos };
-    Outer::new(packet, ends, overhead + inner.len, address6)
+    // An array has an entry for every index; only the verifier does not know.
+    let hop = Hop::toward(session.peer).ok_or(Reason::NotForwarded)?;
+    Outer::new(packet, ends, overhead + inner.len, hop, address6)
 }
 
 /// Whether the packet neither fits the way out nor may be fragmented on it, or is too long to sum it for the checksum.

@@ -32,9 +32,11 @@ impl Inner {
 
     #[inline(always)]
     fn find<O: Octets + ?Sized>(packet: &O, offset: usize, end: usize) -> Option<Self> {
-        let inner = match packet.at::<1>(offset)?[0] >> 4 {
+        // No header of either version is shorter.
+        let first: &[u8; ipv4::LEN] = packet.at(offset)?;
+        let inner = match first[0] >> 4 {
             4 => {
-                let view = ipv4::View(packet.at(offset)?);
+                let view = ipv4::View(first);
                 let (header, len) = (view.header_len(), view.total_len() as usize);
                 if header < ipv4::LEN || len < header {
                     return None;

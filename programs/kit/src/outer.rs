@@ -7,7 +7,7 @@ use xdpchain_wire::{
     ipv4, ipv6,
 };
 
-use crate::{Inner, NextHop, Packet, Route, Route6, opaque};
+use crate::{Hop, Inner, NextHop, Packet, Route, Route6, opaque};
 
 /// What an outer IP header is made of.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,7 @@ pub struct Outer<'a> {
 }
 
 impl<'a> Outer<'a> {
-    /// The header in front of `len` octets. `address` finds what an alias stands for.
+    /// The header in front of `len` octets. `address` finds what an alias stands for; `hop` is where a next hop over IPv4 is kept.
     ///
     /// # Errors
     /// Why the packet is not sent.
@@ -45,13 +45,14 @@ impl<'a> Outer<'a> {
         packet: &Packet,
         ends: Ends,
         len: usize,
+        hop: &mut Hop,
         address: impl Fn(Ipv4) -> Option<&'a Address6>,
     ) -> Result<Self, Reason> {
         let Ends { source, destination, protocol, tos } = ends;
         // Out of 0.0.0.0/8 are the aliases.
         if destination.octets[0] != 0 {
             let total_len = total_len(ipv4::LEN, len)?;
-            let next_hop = Route { source, destination, protocol, tos, total_len }.next_hop(packet)?;
+            let next_hop = Route { source, destination, protocol, tos, total_len }.next_hop(packet, hop)?;
             return Ok(Self { next_hop, ends, total_len, local: opaque(None), remote: opaque(None) });
         }
         let total_len = total_len(ipv6::LEN, len)?;

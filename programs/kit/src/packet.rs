@@ -2,7 +2,7 @@
 //!
 //! A window of octets borrows the packet, so none outlives a move of its start or end.
 
-use core::mem::offset_of;
+use core::{hint::assert_unchecked, mem::offset_of};
 
 use aya_ebpf::{
     bindings::xdp_md,
@@ -155,11 +155,12 @@ impl Packet {
         // First the tail, so that octets after the inner packet and Ethernet padding are gone, then the head.
         self.truncate(offset + len)?;
         self.move_start(offset as i32 - (ethernet::LEN + tags.len) as i32)?;
-        if tags.len != 0 {
-            *self.at_mut(12)? = tags.words[0].to_ne_bytes();
-            if tags.len != ethernet::TAG_LEN {
-                *self.at_mut(16)? = tags.words[1].to_ne_bytes();
-            }
+        if tags.len == 0 {
+            return self.put_ethernet(&addresses, ethertype);
+        }
+        *self.at_mut(12)? = tags.words[0].to_ne_bytes();
+        if tags.len != ethernet::TAG_LEN {
+            *self.at_mut(16)? = tags.words[1].to_ne_bytes();
         }
         *self.at_mut(12 + tags.len)? = ethertype.to_be_bytes();
         let header: &mut [u8; 12] = self.at_mut(0)?;
@@ -219,6 +220,8 @@ impl Packet {
         // The verifier ties the range that the comparison proves to the pointer that was compared, so
         // the access must go through that very register and not one the compiler computed anew.
         let window = opaque_sum(self.start(), offset);
+        // SAFETY: no packet is at address 0. Said, as else the compiler compares with it whatever becomes a reference.
+        unsafe { assert_unchecked(window != 0) };
         (window + N <= self.end()).then_some(window)
     }
 }

@@ -12,7 +12,10 @@ use aya_ebpf::{
 };
 use xdpchain_abi::{Ipv4, Ipv6, Reason};
 
-use crate::{Addresses, Packet, hops};
+use crate::{
+    Addresses, Packet,
+    hops::{Hop, Kept},
+};
 
 /// `AF_INET`, the same on every Linux.
 const AF_INET: u8 = 2;
@@ -71,23 +74,23 @@ const UNRESOLVED: usize = 1;
 const TOO_LONG: usize = 2;
 
 impl Route {
-    /// The next hop: what the kernel told just before, or tells now. Forwarding must be on for the interface that the packet
-    /// came in on.
+    /// The next hop: what the kernel told just before, as `hop` keeps it, or tells now. Forwarding must be on for the interface that
+    /// the packet came in on.
     ///
     /// # Errors
     /// The reason for which the packet is not forwarded.
     #[inline(always)]
-    pub fn next_hop(&self, packet: &Packet) -> Result<NextHop, Reason> {
+    pub fn next_hop(&self, packet: &Packet, hop: &mut Hop) -> Result<NextHop, Reason> {
         let ingress = packet.ingress_ifindex();
-        if let Some(hops::Kept { addresses, mtu, ifindex }) = hops::find(self, ingress) {
+        if let Some(Kept { addresses, mtu, ifindex }) = hop.find(self, ingress) {
             return Ok(NextHop { addresses, mtu, ifindex, sender: packet.forget::<3>(SENT) });
         }
-        let hop = self.ask(packet)?;
-        if hop.sender == SENT {
-            let kept = hops::Kept { addresses: hop.addresses, mtu: hop.mtu, ifindex: hop.ifindex };
-            hops::keep(self, ingress, &kept);
+        let next = self.ask(packet)?;
+        if next.sender == SENT {
+            let kept = Kept { addresses: next.addresses, mtu: next.mtu, ifindex: next.ifindex };
+            hop.keep(self, ingress, &kept);
         }
-        Ok(hop)
+        Ok(next)
     }
 
     /// Asks the kernel.

@@ -10,11 +10,11 @@ use aya_ebpf::{
         BPF_NOEXIST,
         xdp_action::{XDP_PASS, XDP_REDIRECT, XDP_TX},
     },
-    btf_maps::{Array, PerCpuHashMap},
+    btf_maps::{Array, PerCpuArray, PerCpuHashMap},
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use xdpchain_abi::{Counter, CustomerKey, SessionCounters, direction};
+use xdpchain_abi::{Counter, CustomerCounters, CustomerKey, SessionCounters, direction};
 use xdpchain_kit::atomic_add;
 
 xdpchain_kit::module!();
@@ -22,6 +22,11 @@ xdpchain_kit::module!();
 /// Packets and octets by customer and direction; an entry appears with its first packet.
 #[btf_map(name = "customers")]
 static CUSTOMERS: PerCpuHashMap<CustomerKey, Counter, 65536> = PerCpuHashMap::new();
+
+/// Packets and octets of customers whose numbers are given out densely, by number; the others are in `customers`. With room for
+/// one, customer 0, it counts none.
+#[btf_map(name = "customers_dense")]
+static CUSTOMERS_DENSE: PerCpuArray<CustomerCounters, 1> = PerCpuArray::new();
 
 /// Packets and octets by the session's number.
 #[btf_map(name = "sessions")]
@@ -41,16 +46,27 @@ fn stats(_: XdpContext) -> u32 {
 
 #[inline(always)]
 fn count_customer(customer: u32, direction: u8, bytes: u64) {
-    let key = CustomerKey { customer, direction: direction as u32 };
-    if let Some(counter) = CUSTOMERS.get_ptr_mut(key) {
+    let dense = if customer == 0 { None } else { CUSTOMERS_DENSE.get_ptr_mut(customer) };
+    let counter = match dense {
+        // SAFETY: a field of a value that lives as long as the map.
+        Some(counters) if direction == direction::UPLINK => Some(unsafe { &raw mut (*counters).uplink }),
+        // SAFETY: as above.
+        Some(counters) => Some(unsafe { &raw mut (*counters).downlink }),
+        None => CUSTOMERS.get_ptr_mut(CustomerKey { customer, direction: direction as u32 }),
+    };
+    match counter {
         // SAFETY: the value belongs to this CPU, XDP programs do not interrupt each other, and entries are not removed
         // by programs.
-        unsafe {
+        Some(counter) => unsafe {
             (*counter).packets += 1;
             (*counter).bytes += bytes;
-        }
-        return;
+        },
+        None => count_first(CustomerKey { customer, direction: direction as u32 }, bytes),
     }
+}
+
+#[inline(always)]
+fn count_first(key: CustomerKey, bytes: u64) {
     // Another CPU may have added the key since; then only the value of this CPU is to be set, which nobody else does.
     // A full map leaves the packet uncounted here; the session's counter still has it.
     let first = Counter { packets: 1, bytes };

@@ -109,11 +109,11 @@ impl Repr {
     #[inline(always)]
     pub fn emit<O: OctetsMut + ?Sized>(&self, packet: &mut O, offset: usize) -> Option<()> {
         let first: &mut [u8; LEN] = packet.at_mut(offset)?;
-        first[0] = (self.checksum.is_some() as u8) << 7
+        let flags = (self.checksum.is_some() as u8) << 7
             | (self.key.is_some() as u8) << 5
             | (self.sequence.is_some() as u8) << 4;
-        first[1] = 0;
-        put_u16(first, 2, self.protocol);
+        let [p, t] = self.protocol.to_be_bytes();
+        put(first, 0, [flags, 0, p, t]);
         let mut next = offset + LEN;
         if let Some(checksum) = self.checksum {
             let field: &mut [u8; 4] = packet.at_mut(next)?;

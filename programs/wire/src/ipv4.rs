@@ -156,34 +156,27 @@ impl Repr {
     /// Writes the header, its checksum included.
     #[inline(always)]
     pub fn emit(&self, octets: &mut [u8; LEN]) {
-        octets[0] = 0x45;
-        octets[1] = self.tos;
-        put_u16(octets, 2, self.total_len);
-        put_u16(octets, 4, self.id);
         let flags = (self.dont_fragment as u16) << 14 | (self.more_fragments as u16) << 13;
-        put_u16(octets, 6, flags | (self.fragment_offset & 0x1fff));
-        octets[8] = self.ttl;
-        octets[9] = self.protocol;
-        put_u16(octets, 10, self.checksum());
-        put(octets, 12, self.source.octets);
-        put(octets, 16, self.destination.octets);
-    }
-
-    /// The checksum of the header that [`Repr::emit`] writes.
-    #[inline(always)]
-    fn checksum(&self) -> u16 {
-        // Summed from the fields and not from the octets just written: in a program the latter is a
-        // load from the packet for each.
-        let flags = (self.dont_fragment as u16) << 14 | (self.more_fragments as u16) << 13;
-        Sum::new()
-            .word(0x4500 | self.tos as u16)
-            .word(self.total_len)
-            .word(self.id)
-            .word(flags | (self.fragment_offset & 0x1fff))
-            .word(u16::from_be_bytes([self.ttl, self.protocol]))
+        let ([l, en], [i, d], [f, o]) = (
+            self.total_len.to_be_bytes(),
+            self.id.to_be_bytes(),
+            (flags | (self.fragment_offset & 0x1fff)).to_be_bytes(),
+        );
+        // Summed from the words that are to be written: in a program, octets just written would be loaded from the packet again.
+        let (first, second) = ([0x45, self.tos, l, en], [i, d, f, o]);
+        let [c, s] = Sum::new()
+            .array(&first)
+            .array(&second)
+            .array(&[self.ttl, self.protocol])
             .array(&self.source.octets)
             .array(&self.destination.octets)
             .checksum()
+            .to_be_bytes();
+        put(octets, 0, first);
+        put(octets, 4, second);
+        put(octets, 8, [self.ttl, self.protocol, c, s]);
+        put(octets, 12, self.source.octets);
+        put(octets, 16, self.destination.octets);
     }
 }
 
@@ -200,9 +193,7 @@ pub fn set_tos(octets: &mut [u8; LEN], tos: u8) {
 /// Takes one hop off the TTL and corrects the checksum, also one of a header with options. The TTL must not be 0.
 #[inline(always)]
 pub fn decrement_ttl(octets: &mut [u8; LEN]) {
-    let old = u16_at(octets, 8);
-    let new = old.wrapping_sub(0x0100);
-    put_u16(octets, 8, new);
-    let checksum = checksum::update(u16_at(octets, 10), old, new);
+    octets[8] = octets[8].wrapping_sub(1);
+    let checksum = checksum::update_by_a_hop(u16_at(octets, 10));
     put_u16(octets, 10, checksum);
 }

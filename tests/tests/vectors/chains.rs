@@ -118,6 +118,7 @@ impl Composed {
             match map.def.name.as_str() {
                 "sessions" => map.def.max_entries = SESSIONS,
                 "sessions_dense" => map.def.max_entries = dense::ROOM,
+                "customers_dense" => map.def.max_entries = dense::CUSTOMERS,
                 _ => {}
             }
         }

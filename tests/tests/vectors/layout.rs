@@ -46,6 +46,7 @@ const TYPES: &[(&str, &str)] = &[
     ("AclConfig", "default_action:u8 all_packets:u8 _:6"),
     ("CustomerKey", "customer:u32 direction:u32"),
     ("Counter", "packets:u64 bytes:u64"),
+    ("CustomerCounters", "uplink_packets:u64 uplink_bytes:u64 downlink_packets:u64 downlink_bytes:u64"),
     ("SessionCounters", "uplink_packets:u64 uplink_bytes:u64 downlink_packets:u64 downlink_bytes:u64"),
     ("u32", "u32"),
     ("u64", "u64"),
@@ -75,6 +76,7 @@ const MAPS: &[(&str, &str, &str, &str)] = &[
     ("acl", "config", "u32", "AclConfig"),
     ("acl", "hits", "u32", "u64"),
     ("stats", "customers", "CustomerKey", "Counter"),
+    ("stats", "customers_dense", "u32", "CustomerCounters"),
     ("stats", "sessions", "u32", "SessionCounters"),
 ];
 

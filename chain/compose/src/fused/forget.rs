@@ -6,9 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use super::inline::partly_written;
+use super::flow::{follow, target, targets};
 use crate::Insn;
-use crate::insn::{FP, call, class, code, helper};
+use crate::insn::{FP, MODE, MODE_MEM, SIZE, SIZE_DW, call, class, code, helper};
 use crate::object::Function;
 
 /// Words of a main body's stack, by offset from its frame pointer.
@@ -22,9 +22,6 @@ pub(crate) struct Forgotten {
     pub(crate) at: usize,
 }
 
-/// What of an opcode says how memory is accessed, and that it is by a plain store.
-const MODE: u8 = 0xe0;
-const MODE_MEM: u8 = 0x60;
 /// Instructions that a way out of the body has at most.
 const WAY_OUT: usize = 8;
 
@@ -32,7 +29,7 @@ impl Forgotten {
     /// The words of `function`.
     pub(crate) fn of(function: &Function) -> Self {
         let insns = &function.insns;
-        let words = partly_written(function);
+        let words = partly_written(insns);
         let mut before = BTreeSet::new();
         let mut at = 0;
         let targets = targets(insns);
@@ -67,25 +64,40 @@ impl Forgotten {
     }
 }
 
-/// Where the branch `insn` at `at` leads to.
-fn target(at: usize, insn: Insn) -> Option<usize> {
-    usize::try_from(at as i64 + 1 + insn.distance()).ok()
-}
-
-/// Every instruction that a branch leads to.
-fn targets(insns: &[Insn]) -> BTreeSet<usize> {
-    let mut targets = BTreeSet::new();
-    let mut wide = false;
-    for (at, insn) in insns.iter().enumerate() {
-        if std::mem::take(&mut wide) {
-            continue;
-        }
-        wide = insn.is_wide();
-        if insn.is_branch() {
-            targets.extend(target(at, *insn));
-        }
+/// Words of the stack, by offset from the frame pointer, of which something is written or read where the whole may not have been
+/// written before, and parts are written somewhere.
+fn partly_written(insns: &[Insn]) -> BTreeSet<i16> {
+    // A bit for each word that has been written as a whole.
+    let bit = |off: i16| 1u64.checked_shl((-(i32::from(off) & !7) / 8 - 1) as u32).unwrap_or(0);
+    let (mut parts, mut open) = (BTreeSet::new(), BTreeSet::new());
+    let followed = follow(
+        insns,
+        0,
+        |a, b| a & b,
+        |whole: &mut u64, _, insn| {
+            let writes = matches!(insn.class(), class::ST | class::STX) && insn.dst() == FP;
+            let reads = insn.class() == class::LDX && insn.src() == FP;
+            if !(writes || reads) || insn.off >= 0 {
+                return Some(());
+            }
+            let all = insn.code & SIZE == SIZE_DW && insn.off & 7 == 0;
+            if writes && all && insn.code & MODE == MODE_MEM {
+                *whole |= bit(insn.off);
+                return Some(());
+            }
+            if writes {
+                parts.insert(insn.off & !7);
+            }
+            if *whole & bit(insn.off) == 0 {
+                open.insert(insn.off & !7);
+            }
+            Some(())
+        },
+    );
+    if followed.is_some() {
+        parts.retain(|word| open.contains(word));
     }
-    targets
+    parts
 }
 
 /// Whether the way from `at` leads out of the body at once, and has nothing to do with the stack.
@@ -140,6 +152,19 @@ mod tests {
         // Up to the store to what was looked up, which might be the stack.
         let forgotten = of(body());
         assert_eq!((forgotten.before, forgotten.within, forgotten.at), (words([-8, -16]), words([-24]), 8));
+    }
+
+    #[test]
+    fn what_is_written_whole_first_on_every_way_is_not_zeroed() {
+        let whole = Insn::new(code::ST_DW, FP, 0, -24, 0);
+        let mut insns = body();
+        insns.insert(0, whole);
+        let forgotten = of(insns.clone());
+        assert_eq!((forgotten.before, forgotten.within), (words([-8, -16]), words([])));
+        // Past it leads a way.
+        insns.insert(0, Insn::new(code::JNE_IMM, 0, 0, 1, 1));
+        let forgotten = of(insns);
+        assert!(forgotten.before.union(&forgotten.within).any(|word| *word == -24));
     }
 
     #[test]

@@ -7,8 +7,9 @@
 //! | -8..0 | the `xdp_md` pointer, for every slot to start with |
 //! | -16..-12 | the verdict: kept for observers, then final |
 //! | -12..-8 | key of the exit counters |
+//! | -24..-16 | the address of the packet context, where it is kept |
 //!
-//! and the modules' frames below `FRAME`. Between slots only r0, the verdict, is live.
+//! and the modules' frames below that. Between slots only r0, the verdict, is live.
 
 use xdpchain_abi::PacketContext;
 use xdpchain_spec::{ChainDefault, Verdict, VerdictSet};
@@ -16,7 +17,8 @@ use xdpchain_spec::{ChainDefault, Verdict, VerdictSet};
 use super::asm::{Assembler, Label};
 use super::debug::FunctionType;
 use super::forget::Forgotten;
-use super::inline::{self, Inlined, Links};
+use super::inline::{self, Inlined, Links, MAX_STACK};
+use super::known::Known;
 use super::plan::{Planned, SlotFunctions};
 use crate::btf::{LineInfo, Name};
 use crate::chain::{Chain, EXIT_COLUMNS, EXIT_UNKNOWN};
@@ -24,11 +26,13 @@ use crate::insn::{FP, call, code, helper};
 use crate::link::Linker;
 use crate::{ComposeError, Insn};
 
-/// Octets of a program's stack that are the chain's own.
+/// Octets of a program's stack that are the chain's own, and with the packet context's address among them.
 const FRAME: i16 = 16;
+const FRAME_WITH_CONTEXT: i16 = 24;
 const CTX: i16 = -8;
 const VERDICT: i16 = -16;
 const KEY: i16 = -12;
+const CONTEXT: i16 = -24;
 
 /// Bit of a return value that ends the chain whatever `proceed_on` says.
 const FINAL: i32 = xdpchain_abi::XDPCHAIN_FINAL as i32;
@@ -37,6 +41,20 @@ const FINAL: i32 = xdpchain_abi::XDPCHAIN_FINAL as i32;
 const XDP_MD_DATA: i16 = 0;
 const XDP_MD_DATA_END: i16 = 4;
 const XDP_MD_RX_QUEUE_INDEX: i16 = 16;
+
+/// Octets of stack that the body of one of these slots, which are inlined into one program, may have beside all else.
+pub(crate) fn room(slots: &[Planned<'_>]) -> i32 {
+    // The kernel rounds each frame up.
+    const UNIT: i32 = 32;
+    let rounded = |octets: i32| (octets + UNIT - 1) / UNIT * UNIT;
+    let called = |slot: &Planned<'_>| -> i32 {
+        let functions = slot.object.reachable(slot.program.function).into_iter();
+        let called = functions.filter(|function| slot.called || *function != slot.program.function);
+        called.map(|function| rounded(inline::frame_len(&slot.object.functions[function]))).sum()
+    };
+    let called = slots.iter().map(called).max().unwrap_or(0);
+    (MAX_STACK - called) / UNIT * UNIT - i32::from(FRAME_WITH_CONTEXT)
+}
 
 /// Where a verdict waits while observers run.
 #[derive(Clone, Copy)]
@@ -64,11 +82,39 @@ pub(crate) struct Glue<'a> {
     file: Name,
     keep: Keep,
     count: Count,
+    /// Octets of stack that are the chain's own.
+    frame: i16,
 }
 
 impl<'a> Glue<'a> {
     pub(crate) fn new(chain: &'a Chain<'a>, linker: &'a Linker<'a>, keep: Keep, count: Count) -> Self {
-        Self { linker, chain, file: format!("xdpchain/{}", chain.name).into(), keep, count }
+        Self { linker, chain, file: format!("xdpchain/{}", chain.name).into(), keep, count, frame: FRAME }
+    }
+
+    /// Keeps the address of the packet context on the stack for these slots, which are inlined into one program, if one of
+    /// them asks for it and there is room.
+    pub(crate) fn keeping_context(mut self, slots: &[Planned<'_>]) -> Self {
+        let asks = slots.iter().any(|slot| !self.known(slot).calls.is_empty());
+        let inlined = slots.iter().filter(|slot| !slot.called);
+        let deepest = inlined.map(|slot| inline::frame_len(slot.main())).max().unwrap_or(0);
+        if asks && deepest <= room(slots) {
+            self.frame = FRAME_WITH_CONTEXT;
+        }
+        self
+    }
+
+    fn keeps_context(&self) -> bool {
+        self.frame == FRAME_WITH_CONTEXT
+    }
+
+    /// Look-ups of the packet context in a slot's main body that is inlined.
+    fn known(&self, slot: &Planned<'_>) -> Known {
+        let Some(context) = self.linker.context_map().filter(|_| !slot.called) else {
+            return Known::default();
+        };
+        let maps = self.linker.module_maps(slot.module);
+        let of_module = maps.iter().position(|map| *map == context);
+        of_module.map(|map| Known::of(slot.main(), map)).unwrap_or_default()
     }
 
     /// Says in a verifier log or a dump what the next instructions are for.
@@ -91,7 +137,7 @@ impl<'a> Glue<'a> {
     pub(crate) fn reserve_stack(&self, asm: &mut Assembler, slots: &[Planned<'_>]) {
         let inlined = slots.iter().filter(|slot| !slot.called);
         let deepest = inlined.filter_map(|slot| inline::deepest_load(slot.main())).min();
-        if let Some(at) = deepest.and_then(|at| at.checked_sub(FRAME)) {
+        if let Some(at) = deepest.and_then(|at| at.checked_sub(self.frame)) {
             asm.mem(code::ST_DW, FP, 0, at & !7, 0);
         }
     }
@@ -104,7 +150,7 @@ impl<'a> Glue<'a> {
             return Forgotten::default();
         }
         let forgotten = Forgotten::of(slot.main());
-        inline::zero(asm, &forgotten.before, FRAME);
+        inline::zero(asm, &forgotten.before, self.frame);
         forgotten
     }
 
@@ -114,7 +160,17 @@ impl<'a> Glue<'a> {
         let ready = asm.label();
         self.say(asm, "clear the packet context".into());
         look_up_first(asm, context);
-        asm.jump_if(code::JEQ_IMM, 0, 0, ready);
+        if self.keeps_context() {
+            // An array has its first entry, which the verifier does not know.
+            let found = asm.label();
+            asm.jump_if(code::JNE_IMM, 0, 0, found);
+            asm.op(code::MOV64_IMM, 0, 0, Verdict::Aborted as i32);
+            asm.op(code::EXIT, 0, 0, 0);
+            asm.place(found);
+            asm.mem(code::STX_DW, FP, 0, CONTEXT, 0);
+        } else {
+            asm.jump_if(code::JEQ_IMM, 0, 0, ready);
+        }
         for offset in (0..size_of::<PacketContext>() as i16).step_by(8) {
             asm.mem(code::ST_DW, 0, 0, offset, 0);
         }
@@ -138,7 +194,8 @@ impl<'a> Glue<'a> {
         } else {
             asm.origin(self.chain.modules[slot.module].name);
             let exit = asm.label();
-            let inlined = Inlined { frame: FRAME, exit, forgotten };
+            let known = if self.keeps_context() { self.known(slot) } else { Known::default() };
+            let inlined = Inlined { frame: self.frame, exit, forgotten, known: &known, context: CONTEXT };
             inline::main(asm, slot.main(), &self.links(slot, functions), inlined)?;
             asm.place(exit);
             asm.origin("");
@@ -290,8 +347,12 @@ impl<'a> Glue<'a> {
         let Some(context) = self.linker.context_map() else { return };
         let missing = asm.label();
         self.say(asm, "tell the final verdict to what runs at exit".into());
-        look_up_first(asm, context);
-        asm.jump_if(code::JEQ_IMM, 0, 0, missing);
+        if self.keeps_context() {
+            asm.mem(code::LDX_DW, 0, FP, CONTEXT, 0);
+        } else {
+            look_up_first(asm, context);
+            asm.jump_if(code::JEQ_IMM, 0, 0, missing);
+        }
         asm.mem(code::STX_B, 0, 6, std::mem::offset_of!(PacketContext, verdict) as i16, 0);
         asm.mem(code::ST_B, 0, 0, std::mem::offset_of!(PacketContext, ended) as i16, 1);
         asm.place(missing);

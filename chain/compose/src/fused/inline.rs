@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use super::asm::{Assembler, Label};
 use super::forget::Forgotten;
+use super::known::Known;
 use crate::btf::{LineInfo, Name};
 use crate::insn::{FP, call, class, code, helper};
 use crate::object::{Function, Referent};
@@ -15,12 +16,11 @@ use crate::{ComposeError, Insn, Target};
 
 const KEEP_FP_PLAIN: &str = "compile the module with clang or bpf-linker at -O2; hand-written code must only load, store and copy by r10";
 
+/// Octets of stack that a program has, with all functions that it has called.
+pub(crate) const MAX_STACK: i32 = 512;
+
 const NO_RECURSION: &str =
     "the kernel takes no function that calls itself, directly or by way of others; use a loop";
-
-/// The size of a memory access, in its opcode.
-const SIZE: u8 = 0x18;
-const SIZE_DW: u8 = 0x18;
 
 /// How a function's references are to be filled in.
 pub(crate) struct Links<'a> {
@@ -42,6 +42,10 @@ pub(crate) struct Inlined<'a> {
     pub(crate) exit: Label,
     /// What of its stack is zeroed within it.
     pub(crate) forgotten: &'a Forgotten,
+    /// Its look-ups whose answer is on the stack at `context`.
+    pub(crate) known: &'a Known,
+    /// Offset from the frame pointer of the packet context's address.
+    pub(crate) context: i16,
 }
 
 /// Emits `function` as a part of a program.
@@ -127,7 +131,9 @@ fn copy(
             asm.place(label);
         }
         if std::mem::take(&mut wide) {
-            asm.emit(insn);
+            if !is_spared(inlined.as_ref(), i - 1) {
+                asm.emit(insn);
+            }
             continue;
         }
         while let Some(line) = lines.next_if(|l| l.insn <= i) {
@@ -136,7 +142,15 @@ fn copy(
             }
         }
         wide = insn.is_wide();
-        if let Some(reference) = references.next_if(|r| r.insn == i) {
+        let reference = references.next_if(|r| r.insn == i);
+        if is_spared(inlined.as_ref(), i) {
+            continue;
+        }
+        if let Some(Inlined { context, .. }) = inlined.as_ref().filter(|to| to.known.calls.contains(&i)) {
+            asm.mem(code::LDX_DW, 0, FP, *context, 0);
+            continue;
+        }
+        if let Some(reference) = reference {
             // Every function that is reached has a label, but for a main body that is inlined.
             let function_label = |to: usize| {
                 let recursion = || error(i, "calls the program that it is part of".into(), NO_RECURSION);
@@ -195,6 +209,11 @@ fn copy(
     Ok(())
 }
 
+/// Whether instruction `at` is left out.
+fn is_spared(inlined: Option<&Inlined<'_>>, at: usize) -> bool {
+    inlined.is_some_and(|to| to.known.spared.contains(&at))
+}
+
 /// Whether instruction `at` is the second half of a 64-bit load.
 fn second_half(insns: &[Insn], at: usize) -> bool {
     let mut wide = false;
@@ -208,15 +227,16 @@ pub(crate) fn deepest_load(function: &Function) -> Option<i16> {
     loads.map(|insn| insn.off).filter(|off| *off < 0).min()
 }
 
-/// Words of the stack, by offset from the frame pointer, of which a function writes parts at a time, in order.
-pub(crate) fn partly_written(function: &Function) -> BTreeSet<i16> {
-    let stores = function.insns.iter().filter(|insn| {
-        matches!(insn.class(), class::ST | class::STX)
-            && insn.dst() == FP
-            && insn.code & SIZE != SIZE_DW
-            && insn.off < 0
+/// Octets of stack that a function's frame has, as far as its instructions show.
+pub(crate) fn frame_len(function: &Function) -> i32 {
+    let lowest = function.insns.iter().map(|insn| match insn.class() {
+        class::LDX if insn.src() == FP => i32::from(insn.off),
+        class::ST | class::STX if insn.dst() == FP => i32::from(insn.off),
+        // Of a copy of the frame pointer, perhaps.
+        _ if insn.code == code::ADD64_IMM => insn.imm.max(-MAX_STACK),
+        _ => 0,
     });
-    stores.map(|insn| insn.off & !7).collect()
+    -lowest.min().unwrap_or(0).min(0)
 }
 
 /// Emits `insn` with the frame pointer meaning an address `frame` octets lower.

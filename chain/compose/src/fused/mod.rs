@@ -1,10 +1,13 @@
 //! The fused engine: a chain as one program, each module's main body inlined.
 
 pub(crate) mod debug;
+pub(crate) mod flow;
 pub(crate) mod forget;
 pub(crate) mod glue;
 pub(crate) mod inline;
+pub(crate) mod known;
 pub(crate) mod plan;
+pub(crate) mod widen;
 
 pub(crate) use crate::asm;
 use crate::chain::{Chain, Module, Slot};
@@ -35,8 +38,11 @@ pub fn compose_uncounted(chain: &Chain<'_>) -> Result<Image, ComposeError> {
 
 fn compose_counting(chain: &Chain<'_>, count: Count) -> Result<Image, ComposeError> {
     let linker = Linker::new(chain)?;
-    let slots = Planned::all(chain, &linker)?;
-    let glue = Glue::new(chain, &linker, Keep::Stack, count);
+    let mut slots = Planned::all(chain, &linker)?;
+    let room = glue::room(&slots);
+    // Nothing is on the stack before the first one.
+    slots.iter_mut().skip(1).for_each(|slot| slot.widen(room));
+    let glue = Glue::new(chain, &linker, Keep::Stack, count).keeping_context(&slots);
     let mut asm = Assembler::default();
     let functions: Vec<SlotFunctions> = slots.iter().map(|slot| slot.functions(&mut asm)).collect();
 

@@ -1,8 +1,11 @@
 //! Slots with everything that code is made from, the same for every engine.
 
+use std::borrow::Cow;
+
 use xdpchain_spec::{ChainDefault, Place, Verdict, VerdictSet};
 
 use super::asm::{Assembler, Label};
+use super::widen::widened;
 use crate::ComposeError;
 use crate::chain::{Chain, MAX_SLOTS, proceed_on};
 use crate::insn::{call, code, helper};
@@ -23,6 +26,8 @@ pub(crate) struct Planned<'a> {
     pub(crate) row: u32,
     /// The main body is called, not inlined: a program that it tail calls then returns to the chain.
     pub(crate) called: bool,
+    /// The main body.
+    body: Cow<'a, Function>,
 }
 
 /// The functions of a slot that stay functions, in one program.
@@ -65,6 +70,7 @@ impl<'a> Planned<'a> {
                 at_exit: slot.spec.at == Place::Exit,
                 row: slot.row,
                 called: reached.iter().any(|&f| tail_calls(&given.object.functions[f])),
+                body: Cow::Borrowed(&given.object.functions[program.function]),
             });
         }
         planned.sort_by_key(|slot| slot.at_exit);
@@ -73,10 +79,11 @@ impl<'a> Planned<'a> {
 
     /// A program that runs without any code of the chain's.
     pub(crate) fn alone(chain: &Chain<'a>, module: usize, program: &'a Program) -> Self {
+        let object = chain.modules[module].object;
         Planned {
             name: &program.name,
             module,
-            object: chain.modules[module].object,
+            object,
             program,
             proceed_on: VerdictSet::EMPTY,
             on_unknown: Verdict::Aborted,
@@ -84,12 +91,22 @@ impl<'a> Planned<'a> {
             at_exit: false,
             row: 0,
             called: true,
+            body: Cow::Borrowed(&object.functions[program.function]),
         }
     }
 
     /// The main body.
-    pub(crate) fn main(&self) -> &'a Function {
-        &self.object.functions[self.program.function]
+    pub(crate) fn main(&self) -> &Function {
+        &self.body
+    }
+
+    /// Widens words of the main body's stack, if it is inlined, in a frame of at most `room` octets.
+    pub(crate) fn widen(&mut self, room: i32) {
+        if !self.called
+            && let Cow::Owned(body) = widened(&self.body, room)
+        {
+            self.body = Cow::Owned(body);
+        }
     }
 
     /// Gives labels to the functions that are part of a program with this slot in it.

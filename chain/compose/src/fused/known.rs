@@ -1,0 +1,270 @@
+//! Look-ups of the packet context that a body makes, while the chain has its address already.
+//!
+//! The context is one entry of a per-CPU array, and modules ask for it wherever they want to know something of it, most of them
+//! in their first instructions: on kernels that do not inline that, each time by a call. The chain asks once and keeps the address
+//! on its stack. What is told here is where a body may take it from there: where the verifier would find the very same arguments,
+//! the map and the key 0, on every way to the call.
+
+use std::collections::BTreeSet;
+
+use super::flow::{firsts, targets};
+use crate::Insn;
+use crate::insn::{FP, MODE, MODE_MEM, call, class, code, helper};
+use crate::object::{Function, Referent};
+
+/// Look-ups whose answer is known.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// The calls.
+    pub(crate) calls: BTreeSet<usize>,
+    /// Instructions that did nothing but make their arguments.
+    pub(crate) spared: BTreeSet<usize>,
+}
+
+/// What a register is known to have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Value {
+    Unknown,
+    Zero,
+    /// The address of the map that is looked for.
+    Map,
+    /// An address this far from the frame pointer.
+    Frame(i32),
+}
+
+/// What is known at one place. Forgotten wherever another way may come in.
+struct State {
+    registers: [Value; 11],
+    /// Words of four octets on the stack that are zero, by offset from the frame pointer.
+    zero: BTreeSet<i32>,
+}
+
+/// Registers with arguments, which a call leaves unreadable.
+const ARGUMENTS: std::ops::RangeInclusive<u8> = 1..=5;
+
+impl Known {
+    /// Those of `function` in the map with this index in its object.
+    pub(crate) fn of(function: &Function, map: usize) -> Self {
+        let insns = &function.insns;
+        let loads: BTreeSet<usize> =
+            function.references.iter().filter(|r| r.to == Referent::Map(map)).map(|r| r.insn).collect();
+        let mut known = Self::default();
+        if loads.is_empty() {
+            return known;
+        }
+        let targets = targets(insns);
+        let mut state = State::new();
+        let mut start = 0;
+        for (at, insn) in firsts(insns) {
+            if targets.contains(&at) {
+                state = State::new();
+                start = at;
+            }
+            if state.looks_up(insn) {
+                known.calls.insert(at);
+                known.spare(insns, start, at);
+            }
+            state.run(insn, loads.contains(&at));
+        }
+        known
+    }
+
+    /// Finds what made the arguments of the call at `at` and nothing else, from `start` on.
+    fn spare(&mut self, insns: &[Insn], start: usize, at: usize) {
+        let made: Vec<_> = firsts(&insns[..at]).filter(|(i, _)| *i >= start).collect();
+        for argument in [1, 2] {
+            for &(i, insn) in made.iter().rev() {
+                let makes = match insn.code {
+                    code::LD_IMM64 => argument == 1,
+                    code::MOV64_REG => argument == 2 && insn.src() == FP,
+                    code::ADD64_IMM => argument == 2,
+                    _ => false,
+                };
+                if makes && insn.dst() == argument {
+                    self.spared.insert(i);
+                    if insn.code != code::ADD64_IMM {
+                        break;
+                    }
+                } else if uses(insn, argument) {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Whether an instruction has to do with a register at all.
+fn uses(insn: Insn, register: u8) -> bool {
+    match insn.class() {
+        _ if insn.is_wide() => insn.dst() == register,
+        // What a call takes is not told; and where a branch leads, more may be read.
+        class::JMP | class::JMP32 => true,
+        _ => insn.dst() == register || insn.src() == register,
+    }
+}
+
+impl State {
+    fn new() -> Self {
+        let mut registers = [Value::Unknown; 11];
+        registers[FP as usize] = Value::Frame(0);
+        Self { registers, zero: BTreeSet::new() }
+    }
+
+    fn register(&self, number: u8) -> Value {
+        self.registers.get(number as usize).copied().unwrap_or(Value::Unknown)
+    }
+
+    fn set(&mut self, number: u8, value: Value) {
+        if let Some(register) = self.registers.get_mut(number as usize) {
+            *register = value;
+        }
+    }
+
+    /// Whether `insn` is a look-up in the map by the key 0.
+    fn looks_up(&self, insn: Insn) -> bool {
+        (insn.code, insn.src(), insn.imm) == (code::CALL, call::HELPER, helper::MAP_LOOKUP_ELEM)
+            && self.register(1) == Value::Map
+            && matches!(self.register(2), Value::Frame(at) if self.zero.contains(&at))
+    }
+
+    /// What is known after `insn`, which is a reference to the map if `map` says so.
+    fn run(&mut self, insn: Insn, map: bool) {
+        let (dst, src) = (insn.dst(), insn.src());
+        match insn.class() {
+            _ if insn.is_wide() => self.set(dst, if map { Value::Map } else { Value::Unknown }),
+            class::ALU | class::ALU64 => {
+                let value = match insn.code {
+                    // With an offset it extends the sign of fewer bits, which 0 has none of.
+                    code::MOV64_IMM | code::MOV32_IMM if insn.imm == 0 => Value::Zero,
+                    code::MOV64_REG if insn.off == 0 => self.register(src),
+                    code::MOV32_REG if self.register(src) == Value::Zero => Value::Zero,
+                    code::ADD64_IMM => match self.register(dst) {
+                        Value::Frame(at) => Value::Frame(at.wrapping_add(insn.imm)),
+                        _ => Value::Unknown,
+                    },
+                    _ => Value::Unknown,
+                };
+                self.set(dst, value);
+            }
+            class::ST | class::STX => {
+                let zero =
+                    if insn.class() == class::ST { insn.imm == 0 } else { self.register(src) == Value::Zero };
+                self.store(insn, zero);
+            }
+            class::JMP | class::JMP32 if insn.code == code::CALL => {
+                // It may write to what its arguments point to; a look-up only reads.
+                if (src, insn.imm) != (call::HELPER, helper::MAP_LOOKUP_ELEM) {
+                    self.zero.clear();
+                }
+                self.set(0, Value::Unknown);
+                ARGUMENTS.for_each(|argument| self.set(argument, Value::Unknown));
+            }
+            class::JMP | class::JMP32 => {}
+            // A load.
+            _ => self.set(dst, Value::Unknown),
+        }
+    }
+
+    fn store(&mut self, insn: Insn, zero: bool) {
+        let Value::Frame(base) = self.register(insn.dst()) else {
+            // Perhaps to the stack, by an address that was computed.
+            self.zero.clear();
+            return;
+        };
+        let at = base.wrapping_add(i32::from(insn.off));
+        let octets = i32::from(insn.octets());
+        self.zero.retain(|word| word + 4 <= at || at + octets <= *word);
+        if insn.code & MODE != MODE_MEM {
+            // An atomic operation may also put what was there into a register.
+            self.set(insn.src(), Value::Unknown);
+            self.set(0, Value::Unknown);
+        } else if zero && octets >= 4 {
+            self.zero.extend((0..octets / 4).map(|word| at + 4 * word));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::Reference;
+
+    /// What the compilers make of a look-up of a map's first entry.
+    const LOOK_UP: [Insn; 7] = [
+        Insn::new(code::MOV32_IMM, 1, 0, 0, 0),
+        Insn::new(code::STX_W, FP, 1, -12, 0),
+        Insn::new(code::MOV64_REG, 2, FP, 0, 0),
+        Insn::new(code::ADD64_IMM, 2, 0, 0, -12),
+        Insn::new(code::LD_IMM64, 1, 0, 0, 0),
+        Insn::new(0, 0, 0, 0, 0),
+        Insn::new(code::CALL, 0, call::HELPER, 0, helper::MAP_LOOKUP_ELEM),
+    ];
+    const EXIT: Insn = Insn::new(code::EXIT, 0, 0, 0, 0);
+
+    /// What is known of map 3 in a body, each of whose 64-bit loads refers to a map, to `maps` in order.
+    fn known(insns: impl IntoIterator<Item = Insn>, maps: &[usize]) -> Known {
+        let insns: Vec<_> = insns.into_iter().collect();
+        let wide = insns.iter().enumerate().filter(|(_, insn)| insn.is_wide());
+        let references =
+            wide.zip(maps).map(|((insn, _), map)| Reference { insn, to: Referent::Map(*map) }).collect();
+        Known::of(&Function { insns, references, ..Function::default() }, 3)
+    }
+
+    fn with(at: usize, insn: Insn) -> impl Iterator<Item = Insn> {
+        let (before, after) = LOOK_UP.split_at(at);
+        before.iter().copied().chain([insn]).chain(after.iter().copied()).chain([EXIT])
+    }
+
+    #[test]
+    fn a_look_up_of_the_first_entry_is_known_and_its_arguments_are_spared() {
+        let known = known(LOOK_UP.into_iter().chain([EXIT]), &[3]);
+        assert_eq!(known, Known { calls: [6].into(), spared: [2, 3, 4].into() });
+    }
+
+    #[test]
+    fn another_map_is_not() {
+        assert_eq!(known(LOOK_UP.into_iter().chain([EXIT]), &[2]), Known::default());
+    }
+
+    #[test]
+    fn another_key_is_not() {
+        let mut insns = LOOK_UP;
+        insns[0].imm = 1;
+        assert_eq!(known(insns.into_iter().chain([EXIT]), &[3]), Known::default());
+    }
+
+    #[test]
+    fn a_key_that_something_may_have_written_over_is_not() {
+        let by_address = Insn::new(code::ST_B, 7, 0, 0, 1);
+        let in_part = Insn::new(code::ST_B, FP, 0, -9, 1);
+        let by_a_call = Insn::new(code::CALL, 0, call::HELPER, 0, 69);
+        let at_once = Insn::new(0xc3, FP, 7, -12, 0);
+        for insn in [by_address, in_part, by_a_call, at_once] {
+            assert_eq!(known(with(2, insn), &[3]).calls, BTreeSet::new(), "{insn:?}");
+        }
+        let beside = Insn::new(code::ST_B, FP, 0, -8, 1);
+        assert_eq!(known(with(2, beside), &[3]).calls, [7].into());
+    }
+
+    #[test]
+    fn what_another_way_leads_into_is_not() {
+        let back = |to: i16| Insn::new(code::JNE_IMM, 0, 0, to, 0);
+        let with_a_way_to = |at: i16| LOOK_UP.into_iter().chain([back(at - LOOK_UP.len() as i16 - 1), EXIT]);
+        assert_eq!(known(with_a_way_to(0), &[3]).calls, [6].into());
+        for at in [1, 2, 3, 4, 6] {
+            assert_eq!(known(with_a_way_to(at), &[3]).calls, BTreeSet::new(), "a way to {at}");
+        }
+    }
+
+    #[test]
+    fn an_argument_that_is_read_before_the_call_is_kept() {
+        let copied = Insn::new(code::MOV64_REG, 6, 1, 0, 0);
+        assert_eq!(known(with(6, copied), &[3]).spared, [2, 3].into());
+        let stored = Insn::new(code::STX_DW, 6, 2, 0, 0);
+        let known = known(with(4, stored), &[3]);
+        // The store may be to the stack, for all that is known.
+        assert_eq!(known, Known::default());
+        let branch = Insn::new(code::JEQ_IMM, 0, 0, 2, 0);
+        assert_eq!(self::known(with(4, branch), &[3]).calls, BTreeSet::new());
+    }
+}
