@@ -52,7 +52,7 @@ fn test(shell: &Shell<'_>, arguments: &[&str], status: i32) -> Value {
 fn every_vector_of_a_module_has_the_same_outcome_from_the_command() {
     let ns = namespace();
     let shell = Shell::new(&ns, CHAIN);
-    // Those that ask for a route need the network of the vectors, and those with an ingress or headroom a newer kernel.
+    // Those that ask for a route, or for larger arrays, need the network of the vectors, and those with an ingress or headroom a newer kernel.
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
     let mut files: Vec<String> = Vec::new();
     for path in cli::files_below(&folder).into_iter().filter(|path| path.parent() == Some(&folder)) {
@@ -61,6 +61,7 @@ fn every_vector_of_a_module_has_the_same_outcome_from_the_command() {
         if (of("gtp-decap") || of("gre-decap") || of("acl") || of("stats"))
             && !text.contains("\ningress:")
             && !text.contains("\nheadroom:")
+            && !text.contains("customers_dense:")
         {
             files.push(path.display().to_string());
         }

@@ -52,6 +52,7 @@ pub mod code {
     pub const STX_DW: u8 = 0x7b;
     pub const JA: u8 = 0x05;
     pub const JA32: u8 = 0x06;
+    pub const JA_REG: u8 = 0x0d;
     pub const JEQ_IMM: u8 = 0x15;
     pub const JGT_IMM: u8 = 0x25;
     pub const JNE_IMM: u8 = 0x55;
@@ -59,12 +60,10 @@ pub mod code {
     pub const EXIT: u8 = 0x95;
 }
 
-/// What of an opcode says how memory is accessed: plainly, or with the sign extended.
+/// What of an opcode says how memory is accessed: plainly, with the sign extended, at once.
 pub const MODE: u8 = 0xe0;
 /// A plain access.
 pub const MODE_MEM: u8 = 0x60;
-/// A load that extends the sign.
-pub const MODE_MEMSX: u8 = 0x80;
 /// What of an opcode says how much memory is accessed.
 pub const SIZE: u8 = 0x18;
 /// Eight octets.

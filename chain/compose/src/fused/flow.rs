@@ -39,6 +39,10 @@ pub(crate) fn follow<S: Clone + PartialEq>(
                 state = known.get(&at).cloned();
             }
             let Some(now) = state.as_mut() else { continue };
+            // A jump to where a register says leads nobody knows where.
+            if insn.code == code::JA_REG {
+                return None;
+            }
             step(now, at, insn)?;
             if insn.is_branch() {
                 arrive(&mut known, target(at, insn)?, now);

@@ -7,9 +7,9 @@
 use std::collections::BTreeSet;
 
 use super::flow::{follow, target, targets};
+use super::widen::Body;
 use crate::Insn;
 use crate::insn::{FP, MODE, MODE_MEM, SIZE, SIZE_DW, call, class, code, helper};
-use crate::object::Function;
 
 /// Words of a main body's stack, by offset from its frame pointer.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -26,10 +26,10 @@ pub(crate) struct Forgotten {
 const WAY_OUT: usize = 8;
 
 impl Forgotten {
-    /// The words of `function`.
-    pub(crate) fn of(function: &Function) -> Self {
-        let insns = &function.insns;
-        let words = partly_written(insns);
+    /// The words of `body`.
+    pub(crate) fn of(body: &Body<'_>) -> Self {
+        let insns = &body.function.insns;
+        let words = open(insns);
         let mut before = BTreeSet::new();
         let mut at = 0;
         let targets = targets(insns);
@@ -64,40 +64,32 @@ impl Forgotten {
     }
 }
 
-/// Words of the stack, by offset from the frame pointer, of which something is written or read where the whole may not have been
-/// written before, and parts are written somewhere.
-fn partly_written(insns: &[Insn]) -> BTreeSet<i16> {
+/// Words of the stack, by offset from the frame pointer, of which a part is written, or anything read, where the whole may not have
+/// been written before. Compilers do read what was not written, where what comes of it does not matter.
+fn open(insns: &[Insn]) -> BTreeSet<i16> {
     // A bit for each word that has been written as a whole.
     let bit = |off: i16| 1u64.checked_shl((-(i32::from(off) & !7) / 8 - 1) as u32).unwrap_or(0);
     let (mut parts, mut open) = (BTreeSet::new(), BTreeSet::new());
-    let followed = follow(
-        insns,
-        0,
-        |a, b| a & b,
-        |whole: &mut u64, _, insn| {
-            let writes = matches!(insn.class(), class::ST | class::STX) && insn.dst() == FP;
-            let reads = insn.class() == class::LDX && insn.src() == FP;
-            if !(writes || reads) || insn.off >= 0 {
-                return Some(());
-            }
-            let all = insn.code & SIZE == SIZE_DW && insn.off & 7 == 0;
-            if writes && all && insn.code & MODE == MODE_MEM {
-                *whole |= bit(insn.off);
-                return Some(());
-            }
-            if writes {
-                parts.insert(insn.off & !7);
-            }
-            if *whole & bit(insn.off) == 0 {
-                open.insert(insn.off & !7);
-            }
-            Some(())
-        },
-    );
-    if followed.is_some() {
-        parts.retain(|word| open.contains(word));
-    }
-    parts
+    let step = |whole: &mut u64, _, insn: Insn| {
+        let writes = matches!(insn.class(), class::ST | class::STX) && insn.dst() == FP;
+        let reads = insn.class() == class::LDX && insn.src() == FP;
+        if !(writes || reads) || insn.off >= 0 {
+            return Some(());
+        }
+        let all = insn.code & SIZE == SIZE_DW && insn.off & 7 == 0 && insn.code & MODE == MODE_MEM;
+        if writes && all {
+            *whole |= bit(insn.off);
+            return Some(());
+        }
+        if writes {
+            parts.insert(insn.off & !7);
+        }
+        if *whole & bit(insn.off) == 0 {
+            open.insert(insn.off & !7);
+        }
+        Some(())
+    };
+    if follow(insns, 0, |a, b| a & b, step).is_some() { open } else { parts }
 }
 
 /// Whether the way from `at` leads out of the body at once, and has nothing to do with the stack.
@@ -120,6 +112,7 @@ fn leaves(insns: &[Insn], mut at: Option<usize>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::object::Function;
 
     /// A body that looks something up, leaves when it has nothing to do, and else writes two words in parts.
     fn body() -> Vec<Insn> {
@@ -140,7 +133,7 @@ mod tests {
     }
 
     fn of(insns: Vec<Insn>) -> Forgotten {
-        Forgotten::of(&Function { insns, ..Function::default() })
+        Forgotten::of(&Body::of(&Function { insns, ..Function::default() }))
     }
 
     fn words<const N: usize>(words: [i16; N]) -> BTreeSet<i16> {

@@ -17,9 +17,10 @@ use xdpchain_spec::{ChainDefault, Verdict, VerdictSet};
 use super::asm::{Assembler, Label};
 use super::debug::FunctionType;
 use super::forget::Forgotten;
-use super::inline::{self, Inlined, Links, MAX_STACK};
+use super::inline::{self, Inlined, Links};
 use super::known::Known;
 use super::plan::{Planned, SlotFunctions};
+use super::stack::{MAX_STACK, frame_len};
 use crate::btf::{LineInfo, Name};
 use crate::chain::{Chain, EXIT_COLUMNS, EXIT_UNKNOWN};
 use crate::insn::{FP, call, code, helper};
@@ -44,16 +45,21 @@ const XDP_MD_RX_QUEUE_INDEX: i16 = 16;
 
 /// Octets of stack that the body of one of these slots, which are inlined into one program, may have beside all else.
 pub(crate) fn room(slots: &[Planned<'_>]) -> i32 {
-    // The kernel rounds each frame up.
+    // The kernel rounds each frame up, also that of a function without any.
     const UNIT: i32 = 32;
-    let rounded = |octets: i32| (octets + UNIT - 1) / UNIT * UNIT;
+    // What has called a function that tail calls has fewer octets than this together.
+    const BEFORE_TAIL_CALLS: i32 = 256;
+    let rounded = |octets: i32| (octets.max(1) + UNIT - 1) / UNIT * UNIT;
     let called = |slot: &Planned<'_>| -> i32 {
         let functions = slot.object.reachable(slot.program.function).into_iter();
         let called = functions.filter(|function| slot.called || *function != slot.program.function);
-        called.map(|function| rounded(inline::frame_len(&slot.object.functions[function]))).sum()
+        called.map(|function| rounded(frame_len(&slot.object.functions[function]))).sum()
     };
-    let called = slots.iter().map(called).max().unwrap_or(0);
-    (MAX_STACK - called) / UNIT * UNIT - i32::from(FRAME_WITH_CONTEXT)
+    let left = |slot: &Planned<'_>| {
+        let all = if slot.called { BEFORE_TAIL_CALLS - UNIT } else { MAX_STACK };
+        all - called(slot)
+    };
+    slots.iter().map(left).min().unwrap_or(MAX_STACK) / UNIT * UNIT - i32::from(FRAME_WITH_CONTEXT)
 }
 
 /// Where a verdict waits while observers run.
@@ -96,7 +102,7 @@ impl<'a> Glue<'a> {
     pub(crate) fn keeping_context(mut self, slots: &[Planned<'_>]) -> Self {
         let asks = slots.iter().any(|slot| !self.known(slot).calls.is_empty());
         let inlined = slots.iter().filter(|slot| !slot.called);
-        let deepest = inlined.map(|slot| inline::frame_len(slot.main())).max().unwrap_or(0);
+        let deepest = inlined.map(|slot| frame_len(slot.main())).max().unwrap_or(0);
         if asks && deepest <= room(slots) {
             self.frame = FRAME_WITH_CONTEXT;
         }
@@ -149,7 +155,7 @@ impl<'a> Glue<'a> {
             // It has a frame of its own.
             return Forgotten::default();
         }
-        let forgotten = Forgotten::of(slot.main());
+        let forgotten = Forgotten::of(&slot.body);
         inline::zero(asm, &forgotten.before, self.frame);
         forgotten
     }
@@ -195,7 +201,8 @@ impl<'a> Glue<'a> {
             asm.origin(self.chain.modules[slot.module].name);
             let exit = asm.label();
             let known = if self.keeps_context() { self.known(slot) } else { Known::default() };
-            let inlined = Inlined { frame: self.frame, exit, forgotten, known: &known, context: CONTEXT };
+            let (frame, narrowed) = (self.frame, &slot.body.narrowed);
+            let inlined = Inlined { frame, exit, forgotten, narrowed, known: &known, context: CONTEXT };
             inline::main(asm, slot.main(), &self.links(slot, functions), inlined)?;
             asm.place(exit);
             asm.origin("");

@@ -9,15 +9,13 @@ use std::collections::BTreeSet;
 use super::asm::{Assembler, Label};
 use super::forget::Forgotten;
 use super::known::Known;
+use super::stack::LOAD_ACQUIRE;
 use crate::btf::{LineInfo, Name};
-use crate::insn::{FP, call, class, code, helper};
+use crate::insn::{FP, MODE, MODE_MEM, call, class, code, helper};
 use crate::object::{Function, Referent};
 use crate::{ComposeError, Insn, Target};
 
 const KEEP_FP_PLAIN: &str = "compile the module with clang or bpf-linker at -O2; hand-written code must only load, store and copy by r10";
-
-/// Octets of stack that a program has, with all functions that it has called.
-pub(crate) const MAX_STACK: i32 = 512;
 
 const NO_RECURSION: &str =
     "the kernel takes no function that calls itself, directly or by way of others; use a loop";
@@ -42,6 +40,8 @@ pub(crate) struct Inlined<'a> {
     pub(crate) exit: Label,
     /// What of its stack is zeroed within it.
     pub(crate) forgotten: &'a Forgotten,
+    /// Loads of which the lower four octets are meant.
+    pub(crate) narrowed: &'a BTreeSet<usize>,
     /// Its look-ups whose answer is on the stack at `context`.
     pub(crate) known: &'a Known,
     /// Offset from the frame pointer of the packet context's address.
@@ -200,8 +200,11 @@ fn copy(
                 }
                 asm.branch(insn, label);
             }
-            Some(Inlined { frame, .. }) => {
-                lower_frame(asm, insn, *frame).map_err(|what| error(i, what.into(), KEEP_FP_PLAIN))?
+            Some(Inlined { frame, narrowed, .. }) => {
+                lower_frame(asm, insn, *frame).map_err(|what| error(i, what.into(), KEEP_FP_PLAIN))?;
+                if narrowed.contains(&i) {
+                    asm.op(code::MOV32_REG, insn.dst(), insn.dst(), 0);
+                }
             }
             None => asm.emit(insn),
         }
@@ -227,18 +230,6 @@ pub(crate) fn deepest_load(function: &Function) -> Option<i16> {
     loads.map(|insn| insn.off).filter(|off| *off < 0).min()
 }
 
-/// Octets of stack that a function's frame has, as far as its instructions show.
-pub(crate) fn frame_len(function: &Function) -> i32 {
-    let lowest = function.insns.iter().map(|insn| match insn.class() {
-        class::LDX if insn.src() == FP => i32::from(insn.off),
-        class::ST | class::STX if insn.dst() == FP => i32::from(insn.off),
-        // Of a copy of the frame pointer, perhaps.
-        _ if insn.code == code::ADD64_IMM => insn.imm.max(-MAX_STACK),
-        _ => 0,
-    });
-    -lowest.min().unwrap_or(0).min(0)
-}
-
 /// Emits `insn` with the frame pointer meaning an address `frame` octets lower.
 fn lower_frame(asm: &mut Assembler, mut insn: Insn, frame: i16) -> Result<(), &'static str> {
     let reads_fp = insn.src() == FP;
@@ -249,6 +240,11 @@ fn lower_frame(asm: &mut Assembler, mut insn: Insn, frame: i16) -> Result<(), &'
             asm.emit(insn);
         }
         class::ST if insn.dst() == FP => {
+            insn.off = moved(insn.off)?;
+            asm.emit(insn);
+        }
+        // The address of a load with an order is its source.
+        class::STX if reads_fp && insn.code & MODE != MODE_MEM && insn.imm == LOAD_ACQUIRE => {
             insn.off = moved(insn.off)?;
             asm.emit(insn);
         }

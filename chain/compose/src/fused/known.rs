@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::flow::{firsts, targets};
+use super::stack::LOAD_ACQUIRE;
 use crate::Insn;
 use crate::insn::{FP, MODE, MODE_MEM, call, class, code, helper};
 use crate::object::{Function, Referent};
@@ -49,7 +50,10 @@ impl Known {
         let loads: BTreeSet<usize> =
             function.references.iter().filter(|r| r.to == Referent::Map(map)).map(|r| r.insn).collect();
         let mut known = Self::default();
-        if loads.is_empty() {
+        // What a jump by a register leads to, and what a type's number will be, is not known here.
+        let unseen = insns.iter().any(|insn| insn.code == code::JA_REG)
+            || function.references.iter().any(|reference| matches!(reference.to, Referent::Type(_)));
+        if loads.is_empty() || unseen {
             return known;
         }
         let targets = targets(insns);
@@ -166,6 +170,10 @@ impl State {
     }
 
     fn store(&mut self, insn: Insn, zero: bool) {
+        if insn.code & MODE != MODE_MEM && insn.imm == LOAD_ACQUIRE {
+            self.set(insn.dst(), Value::Unknown);
+            return;
+        }
         let Value::Frame(base) = self.register(insn.dst()) else {
             // Perhaps to the stack, by an address that was computed.
             self.zero.clear();
@@ -244,6 +252,12 @@ mod tests {
         }
         let beside = Insn::new(code::ST_B, FP, 0, -8, 1);
         assert_eq!(known(with(2, beside), &[3]).calls, [7].into());
+    }
+
+    #[test]
+    fn a_key_whose_address_was_loaded_over_is_not() {
+        let loaded = Insn::new(0xdb, 2, 8, -32, LOAD_ACQUIRE);
+        assert_eq!(known(with(4, loaded), &[3]).calls, BTreeSet::new());
     }
 
     #[test]

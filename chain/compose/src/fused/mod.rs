@@ -7,6 +7,7 @@ pub(crate) mod glue;
 pub(crate) mod inline;
 pub(crate) mod known;
 pub(crate) mod plan;
+pub(crate) mod stack;
 pub(crate) mod widen;
 
 pub(crate) use crate::asm;

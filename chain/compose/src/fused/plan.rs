@@ -1,11 +1,9 @@
 //! Slots with everything that code is made from, the same for every engine.
 
-use std::borrow::Cow;
-
 use xdpchain_spec::{ChainDefault, Place, Verdict, VerdictSet};
 
 use super::asm::{Assembler, Label};
-use super::widen::widened;
+use super::widen::Body;
 use crate::ComposeError;
 use crate::chain::{Chain, MAX_SLOTS, proceed_on};
 use crate::insn::{call, code, helper};
@@ -27,7 +25,7 @@ pub(crate) struct Planned<'a> {
     /// The main body is called, not inlined: a program that it tail calls then returns to the chain.
     pub(crate) called: bool,
     /// The main body.
-    body: Cow<'a, Function>,
+    pub(crate) body: Body<'a>,
 }
 
 /// The functions of a slot that stay functions, in one program.
@@ -70,7 +68,7 @@ impl<'a> Planned<'a> {
                 at_exit: slot.spec.at == Place::Exit,
                 row: slot.row,
                 called: reached.iter().any(|&f| tail_calls(&given.object.functions[f])),
-                body: Cow::Borrowed(&given.object.functions[program.function]),
+                body: Body::of(&given.object.functions[program.function]),
             });
         }
         planned.sort_by_key(|slot| slot.at_exit);
@@ -91,21 +89,19 @@ impl<'a> Planned<'a> {
             at_exit: false,
             row: 0,
             called: true,
-            body: Cow::Borrowed(&object.functions[program.function]),
+            body: Body::of(&object.functions[program.function]),
         }
     }
 
     /// The main body.
     pub(crate) fn main(&self) -> &Function {
-        &self.body
+        &self.body.function
     }
 
     /// Widens words of the main body's stack, if it is inlined, in a frame of at most `room` octets.
     pub(crate) fn widen(&mut self, room: i32) {
-        if !self.called
-            && let Cow::Owned(body) = widened(&self.body, room)
-        {
-            self.body = Cow::Owned(body);
+        if !self.called {
+            self.body.widen(room);
         }
     }
 

@@ -322,7 +322,7 @@ impl File<'_> {
             return if fits { Ok(to) } else { Err(wrong()) };
         };
         match (r_type, insn.code) {
-            (R_BPF_64_32, code::CALL) => {
+            (R_BPF_64_32, code::CALL) if insn.src() == call::SUBPROGRAM => {
                 // The compiler leaves the distance from the symbol, less one, in the immediate.
                 let target = symbol.address() as i64 + (i64::from(insn.imm) + 1) * 8;
                 self.called(section, target, function).map(Referent::Call)
