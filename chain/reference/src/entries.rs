@@ -7,8 +7,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde_json::{Map, Value};
 use xdpchain_abi::{
     AclConfig, AclRule, Address6, Be32, Customer, DenseSession, DownlinkKey, DownlinkSession, EncapConfig,
-    Endpoint, Endpoint6, FilterKey, FilterRule, GreIngress, GreKey, GreTunnel, Ipv4, Ipv6, PacketContext,
-    Peer6, Reason, UplinkKey, UplinkSession, direction,
+    Endpoint, Endpoint6, FilterKey, FilterRule, GreIngress, GreKey, GreTunnel, Inside6, Ipv4, Ipv6,
+    PacketContext, Peer6, Reason, UplinkKey, UplinkSession, direction,
 };
 use xdpchain_golden::{Entry, Fixture};
 
@@ -133,6 +133,7 @@ decoded! {
     DownlinkSession { session teid peer local qfi flags dscp }
     GreKey { remote local }
     GreIngress { customer tunnel key inside inside_len flags }
+    Inside6 { prefix len }
     Customer { tunnels count }
     GreTunnel { local remote key ttl flags dscp }
     EncapConfig { not_found inner_multicast mss_clamp }
@@ -182,6 +183,7 @@ impl Tables {
             (Module::GtpDecap, "sessions_dense") => put(entries, |k, v| _ = self.dense.insert(k, v)),
             (Module::GtpDecap, "filters") => put(entries, |k, v| _ = self.filters.insert(k, v)),
             (Module::GreDecap, "tunnels") => put(entries, |k, v| _ = self.ingress.insert(k, v)),
+            (Module::GreDecap, "inside6") => put(entries, |k, v| _ = self.inside6.insert(k, v)),
             (Module::GreDecap, "addresses6") => put(entries, |k, v| _ = self.ends6.insert(k, v)),
             (Module::Acl, "rules") => put(entries, |k, v| _ = self.rules.insert(k, v)),
             (Module::Acl, "config") => put(entries, |_: u32, v| self.acl = v),

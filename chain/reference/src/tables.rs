@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use xdpchain_abi::{
     AclConfig, AclRule, Address6, Customer, DenseSession, DownlinkKey, DownlinkSession, EncapConfig,
-    Endpoint, Endpoint6, FilterKey, FilterRule, GreIngress, GreKey, GreTunnel, Ipv4, Ipv6, Peer6, UplinkKey,
-    UplinkSession,
+    Endpoint, Endpoint6, FilterKey, FilterRule, GreIngress, GreKey, GreTunnel, Inside6, Ipv4, Ipv6, Peer6,
+    UplinkKey, UplinkSession,
 };
 
 /// The contents of every map that decides about a packet.
@@ -25,6 +25,8 @@ pub struct Tables {
     pub filters: HashMap<FilterKey, FilterRule>,
     /// `gre-decap/tunnels`.
     pub ingress: HashMap<GreKey, GreIngress>,
+    /// `gre-decap/inside6`.
+    pub inside6: HashMap<u32, Inside6>,
     /// `acl/rules`, in their order.
     pub rules: BTreeMap<u32, AclRule>,
     /// `acl/config`.

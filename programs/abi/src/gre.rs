@@ -3,7 +3,7 @@
 //! Tunnels name an outer IPv6 address by an alias, as sessions do ([`UplinkKey`](crate::UplinkKey)): what arrives is looked up
 //! by address, in `addresses6` of `gre-decap`, and what leaves by alias, in `addresses6` of `gre-steer` and of `gtp-encap`.
 
-use crate::{Be32, Ipv4, sized};
+use crate::{Be32, Ipv4, Ipv6, sized};
 
 /// Key of `gre-decap`'s `tunnels`: the outer addresses of a packet that arrives.
 #[repr(C)]
@@ -35,6 +35,18 @@ pub struct GreIngress {
     pub reserved: [u8; 2],
 }
 
+/// Value of `gre-decap`'s `inside6`, by the tunnel's number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Inside6 {
+    /// Prefix of the tunnel's inside IPv6 addresses.
+    pub prefix: Ipv6,
+    /// Its length in bits, 1 to 128; 0 when there is none.
+    pub len: u8,
+    /// Octets of padding, zero.
+    pub reserved: [u8; 3],
+}
+
 /// Bits of [`GreIngress::flags`] and [`GreTunnel::flags`].
 pub mod tunnel_flags {
     /// The tunnel has a key: sent, and required on receipt.
@@ -45,6 +57,8 @@ pub mod tunnel_flags {
     pub const ALLOW_FRAGMENTS: u8 = 4;
     /// The outer DSCP is `dscp` (else the inner one).
     pub const FIXED_DSCP: u8 = 8;
+    /// The tunnel has inside IPv6 addresses, in `gre-decap`'s `inside6`.
+    pub const INSIDE6: u8 = 16;
 }
 
 /// Tunnels that one customer can have at most.
@@ -104,4 +118,4 @@ pub mod refusal {
     pub const PUNT: u8 = 1;
 }
 
-sized!(EncapConfig = 8, GreKey = 8, GreIngress = 20, Customer = 20, GreTunnel = 16);
+sized!(EncapConfig = 8, GreKey = 8, GreIngress = 20, Inside6 = 20, Customer = 20, GreTunnel = 16);

@@ -10,9 +10,9 @@ use aya_ebpf::{
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use xdpchain_abi::{GreIngress, GreKey, Ipv4, NO_SESSION, Reason, direction, tags, tunnel_flags};
-use xdpchain_kit::{Inner, Packet, decapsulated_tos, set_tos, sum};
-use xdpchain_wire::{Octets as _, ethernet::ethertype, gre, ipv4};
+use xdpchain_abi::{GreIngress, GreKey, Inside6, Ipv4, NO_SESSION, Reason, direction, tags, tunnel_flags};
+use xdpchain_kit::{Inner, Packet, decapsulated_tos, is_link_local, is_within6, set_tos, sum};
+use xdpchain_wire::{Octets as _, ethernet::ethertype, gre, ipv4, ipv6};
 
 mod outer;
 use outer::Outer;
@@ -20,8 +20,13 @@ use outer::Outer;
 xdpchain_kit::module!();
 use module::{change_context, context, refuse_as};
 
+/// Whose packets arrive where.
 #[btf_map(name = "tunnels")]
 static TUNNELS: HashMap<GreKey, GreIngress, 4096> = HashMap::new();
+
+/// Inside IPv6 addresses of tunnels that have any.
+#[btf_map(name = "inside6")]
+static INSIDE6: HashMap<u32, Inside6, 4096> = HashMap::new();
 
 /// Takes GRE off a packet.
 #[xdp]
@@ -58,8 +63,13 @@ fn decapsulate(packet: &mut Packet) -> Result<u32, Reason> {
         if destination == key.remote || destination == key.local {
             return Err(Reason::GreLoop);
         }
-    } else if outer.is_loop6(packet, inner.offset) {
-        return Err(Reason::GreLoop);
+    } else {
+        if is_inside6(packet, inner.offset, tunnel) {
+            return Err(Reason::GreControl);
+        }
+        if outer.is_loop6(packet, inner.offset) {
+            return Err(Reason::GreLoop);
+        }
     }
 
     // Asked while the packet is whole: the kernel is to get what came in, not an inner packet without its customer.
@@ -129,4 +139,19 @@ fn is_inside(tunnel: &GreIngress, address: Ipv4) -> bool {
     let differ = u32::from_be_bytes(tunnel.inside.octets) ^ u32::from_be_bytes(address.octets);
     // In 64 bits, because a shift by 32 is due for a prefix of length 0, which the test before excludes.
     tunnel.inside_len != 0 && (differ as u64) >> (32 - tunnel.inside_len.min(32) as u64) == 0
+}
+
+/// Whether the IPv6 packet at `offset` is to an address of the tunnel's link, or in its inside prefix.
+#[inline(always)]
+fn is_inside6(packet: &Packet, offset: usize, tunnel: &GreIngress) -> bool {
+    let Some(header) = packet.at::<{ ipv6::LEN }>(offset) else { return false };
+    if is_link_local(header[24], header[25]) {
+        return true;
+    }
+    if tunnel.flags & tunnel_flags::INSIDE6 == 0 {
+        return false;
+    }
+    // SAFETY: nothing in this program removes an entry.
+    let inside = unsafe { INSIDE6.get(tunnel.tunnel) };
+    inside.is_some_and(|inside| is_within6(ipv6::View(header).destination(), inside.prefix, inside.len))
 }

@@ -16,8 +16,8 @@ mod outer;
 mod sessions;
 
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
-use xdpchain_abi::{Ipv4, Ipv6, Reason, UplinkKey, UplinkSession, direction, endpoint_flags, session_flags};
-use xdpchain_kit::{Inner, Packet, decapsulated_tos, set_tos};
+use xdpchain_abi::{Ipv4, Reason, UplinkKey, UplinkSession, direction, endpoint_flags, session_flags};
+use xdpchain_kit::{Inner, Packet, decapsulated_tos, is_link_local, is_within6, set_tos};
 use xdpchain_wire::{Octets as _, ethernet::ethertype, gtpu, ipv4, ipv6};
 
 use self::outer::{Message, Outer};
@@ -159,26 +159,7 @@ fn check_source(packet: &Packet, inner: &Inner, session: &UplinkSession) -> Resu
         {
             return Err(Reason::InnerLinkLocal);
         }
-        session.inner6_len != 0 && is_within(ipv6::View(header).source(), session.inner6, session.inner6_len)
+        is_within6(ipv6::View(header).source(), session.inner6, session.inner6_len)
     };
     if ours { Ok(()) } else { Err(Reason::SpoofedSource) }
-}
-
-/// Whether an IPv6 address that begins with these two octets is within fe80::/10 (RFC 4291, 2.4).
-#[inline(always)]
-fn is_link_local(first: u8, second: u8) -> bool {
-    first == 0xfe && second & 0xc0 == 0x80
-}
-
-/// Whether the first `len` bits of `address` are those of `prefix`.
-#[inline(always)]
-fn is_within(address: Ipv6, prefix: Ipv6, len: u8) -> bool {
-    let differs = u128::from_be_bytes(address.octets) ^ u128::from_be_bytes(prefix.octets);
-    let (high, low) = ((differs >> 64) as u64, differs as u64);
-    match len {
-        0 => true,
-        1..=64 => high >> (64 - len) == 0,
-        65..=128 => high == 0 && low >> (128 - len) == 0,
-        _ => false,
-    }
 }

@@ -1,8 +1,8 @@
 //! GRE in: rows R01 to R13.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use xdpchain_abi::{GreKey, Ipv4, Ipv6, NO_SESSION, Reason, direction, tunnel_flags};
+use xdpchain_abi::{GreKey, Inside6, Ipv4, Ipv6, NO_SESSION, Reason, direction, tunnel_flags};
 use xdpchain_wire::ethernet::{self, Link, ethertype};
 use xdpchain_wire::{Octets as _, gre, icmp, ipv4, ipv6, protocol};
 
@@ -205,6 +205,15 @@ fn tunnelled(visit: &mut Visit<'_>, link: Link, outer: &Outer) -> Return {
             return visit.drop(Row::R11, Reason::GreLoop, why);
         }
     }
+    if let Some(octets) = visit.frame[..].at::<{ ipv6::LEN }>(inside).filter(|_| !inner.is_ipv4) {
+        let destination = Ipv6Addr::from(ipv6::View(octets).destination().octets);
+        let own =
+            visit.tables.inside6.get(&tunnel.tunnel).filter(|_| tunnel.flags & tunnel_flags::INSIDE6 != 0);
+        if destination.is_unicast_link_local() || own.is_some_and(|own| within6(destination, own)) {
+            let why = format!("{destination} is inside the tunnel itself, where BGP lives");
+            return visit.punt(Row::R10, Reason::GreControl, why);
+        }
+    }
     if let (Some((source, destination)), Some(octets)) =
         (ends6, visit.frame[..].at::<{ ipv6::LEN }>(inside).filter(|_| !inner.is_ipv4))
         && [source, destination].contains(&ipv6::View(octets).destination())
@@ -252,6 +261,11 @@ fn quoted_at(quoted: &[u8; ipv4::LEN], at: usize) -> [u8; 4] {
 fn within(address: Ipv4, prefix: Ipv4, len: u8) -> bool {
     let differ = u32::from_be_bytes(address.octets) ^ u32::from_be_bytes(prefix.octets);
     len != 0 && differ >> (32 - u32::from(len.min(32))) == 0
+}
+
+fn within6(address: Ipv6Addr, inside: &Inside6) -> bool {
+    let differ = address.to_bits() ^ u128::from_be_bytes(inside.prefix.octets);
+    (1..=128).contains(&inside.len) && differ.leading_zeros() >= u32::from(inside.len)
 }
 
 fn v4(address: Ipv4) -> Ipv4Addr {
