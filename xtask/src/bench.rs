@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 
 use crate::run::{cargo, command, run, target_dir};
 use crate::vm::{self, Kernel, Task};
-use crate::{ci, side_by_side};
+use crate::{ci, report, side_by_side};
 
 /// A benchmark.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -69,7 +69,7 @@ pub(crate) fn run_bench(name: Name, arguments: &[String]) -> anyhow::Result<()> 
     if !matches!(name, Name::SideBySide) {
         return run(&mut command);
     }
-    let _ = fs::remove_file(side_by_side::report());
+    let _ = fs::remove_file(report::path(side_by_side::BENCH));
     let outcome = run(&mut command);
     // Also of a run that missed a bar, which the document tells as it does all else.
     side_by_side::rewrite()?;

@@ -9,6 +9,7 @@ mod ebpf;
 mod fuzz;
 mod performance;
 mod plot;
+mod report;
 mod run;
 mod setup;
 mod side_by_side;

@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use std::fs;
 
 use anyhow::Context as _;
-use serde::Deserialize;
 
-use crate::run::{target_dir, workspace};
+use crate::report;
+use crate::run::workspace;
 
 const HEADER: &str = "\
 # Performance
@@ -61,35 +61,15 @@ const BENCHES: [(&str, &str); 7] = [
     ),
 ];
 
-#[derive(Deserialize)]
-struct Report {
-    cpu: String,
-    kernel: String,
-    rows: Vec<Row>,
-}
-
-#[derive(Deserialize)]
-struct Row {
-    case: String,
-    value: f64,
-    unit: String,
-    min: f64,
-    runs: usize,
-    kernel: Option<String>,
-}
-
 /// Makes the document anew.
 pub(crate) fn write() -> anyhow::Result<()> {
     let mut text = HEADER.to_owned();
     for (name, method) in BENCHES {
         let _ = write!(text, "\n## `cargo xtask bench {name}`\n\n{}\n", filled(method));
-        let path = target_dir().join("bench").join(name).with_extension("json");
-        let Ok(report) = fs::read(&path) else {
+        let Some(report) = report::read(name)? else {
             text.push_str("\nNot measured.\n");
             continue;
         };
-        let report: Report =
-            serde_json::from_slice(&report).with_context(|| format!("`{}` is no report", path.display()))?;
         let _ = write!(text, "\n{}, Linux {}\n\n", report.cpu, report.kernel);
         text.push_str("| case | median | least | unit | runs |\n|---|---:|---:|---|---:|\n");
         for row in &report.rows {

@@ -4,41 +4,19 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
 
 use anyhow::Context as _;
-use serde::Deserialize;
 
 use crate::performance::{filled, number};
 use crate::plot::{Bar, bars};
-use crate::run::{target_dir, workspace};
+use crate::report::{self, Report, Row};
+use crate::run::workspace;
+
+/// The benchmark's name.
+pub(crate) const BENCH: &str = "side-by-side";
 
 const CHAIN: &str = "#1b7f5c";
 const DPDK: &str = "#b3541e";
-
-#[derive(Deserialize)]
-struct Report {
-    cpu: String,
-    kernel: String,
-    rows: Vec<Row>,
-    #[serde(default)]
-    notes: Vec<Note>,
-}
-
-#[derive(Deserialize)]
-struct Row {
-    case: String,
-    value: f64,
-    unit: String,
-    min: f64,
-    runs: usize,
-}
-
-#[derive(Deserialize)]
-struct Note {
-    of: String,
-    said: String,
-}
 
 /// A plot: its file, its title, and the cases of its bars with what they are called.
 type Plot = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
@@ -91,23 +69,12 @@ const PLOTS: [Plot; 4] = [
     ),
 ];
 
-/// The file that the benchmark writes.
-pub(crate) fn report() -> PathBuf {
-    target_dir().join("bench/side-by-side.json")
-}
-
 /// Makes the document and its plots anew, where the benchmark has run.
 pub(crate) fn rewrite() -> anyhow::Result<()> {
-    if report().is_file() { write() } else { Ok(()) }
+    report::read(BENCH)?.map_or(Ok(()), |report| write(&report))
 }
 
-/// Makes the document and its plots anew.
-pub(crate) fn write() -> anyhow::Result<()> {
-    let path = report();
-    let report = fs::read(&path)
-        .with_context(|| format!("cannot read `{}`\nhelp: cargo xtask bench side-by-side", path.display()))?;
-    let report: Report =
-        serde_json::from_slice(&report).with_context(|| format!("`{}` is no report", path.display()))?;
+fn write(report: &Report) -> anyhow::Result<()> {
     let docs = workspace().join("docs");
     fs::create_dir_all(docs.join("plots")).context("making `docs/plots`")?;
     for (file, title, cases) in PLOTS {
