@@ -13,6 +13,7 @@
 #![no_std]
 #![no_main]
 
+mod hops;
 mod outer;
 mod too_big;
 

@@ -2,8 +2,10 @@
 
 use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
 use xdpchain_abi::{Address6, DownlinkSession, Ipv4, Reason, peer_flags, session_flags};
-use xdpchain_kit::{Ends, Hop, Inner, MAX_SUMMED, Outer, Packet, udp_sum};
+use xdpchain_kit::{Ends, Inner, MAX_SUMMED, Outer, Packet, udp_sum};
 use xdpchain_wire::{OctetsMut as _, ethernet, protocol};
+
+use crate::hops;
 
 /// IPv6 addresses, ours, the peers' and those of GRE tunnels, by the aliases that sessions and tunnels call them.
 #[btf_map(name = "addresses6")]
@@ -34,7 +36,7 @@ pub(crate) fn new(
     };
     let ends = Ends { source: session.local, destination: session.peer, protocol: protocol::UDP, tos };
     // An array has an entry for every index; only the verifier does not know.
-    let hop = Hop::toward(session.peer).ok_or(Reason::NotForwarded)?;
+    let hop = hops::toward(session.peer).ok_or(Reason::NotForwarded)?;
     Outer::new(packet, ends, overhead + inner.len, hop, address6)
 }
 

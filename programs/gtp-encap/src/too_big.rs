@@ -2,10 +2,10 @@
 
 use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
 use xdpchain_abi::{GreTunnel, Reason, direction, tunnel_flags};
-use xdpchain_kit::{Ends, Hop, Inner, Outer, Packet, Told, TooBig};
+use xdpchain_kit::{Ends, Inner, Outer, Packet, Told, TooBig};
 use xdpchain_wire::{ethernet, gre, protocol};
 
-use crate::{TTL, module, outer::address6};
+use crate::{TTL, hops, module, outer::address6};
 
 /// GRE tunnels by number: to be imported from `gre-steer`. Without them nobody is told of packets that are too big.
 #[btf_map(name = "tunnels")]
@@ -30,7 +30,7 @@ pub(crate) fn tell(packet: &mut Packet, inner: &Inner, tunnel: u32, mtu: usize) 
     let overhead = gre::LEN + if has_key { KEY } else { 0 };
     let tos = if tunnel.flags & tunnel_flags::FIXED_DSCP == 0 { TooBig::TOS } else { tunnel.dscp << 2 };
     let ends = Ends { source: tunnel.local, destination: tunnel.remote, protocol: protocol::GRE, tos };
-    let hop = Hop::toward(tunnel.remote).ok_or(Reason::TooBig)?;
+    let hop = hops::toward(tunnel.remote).ok_or(Reason::TooBig)?;
     let outer =
         Outer::new(packet, ends, overhead + answer.total_len(), hop, address6).map_err(|_| Reason::TooBig)?;
     if !outer.next_hop.is_ready() {

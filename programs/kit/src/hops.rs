@@ -1,20 +1,10 @@
 //! Next hops that the kernel told a short while ago, so that not every packet asks.
 //!
 //! A route or a neighbour that changes is seen within [`KEPT_TICKS`] ticks of the kernel's clock. Only next hops that packets are
-//! sent to are kept, never why one is not: a packet that the kernel has to deal with asks each time.
-
-use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
-use xdpchain_abi::Ipv4;
+//! sent to are kept, never why one is not: a packet that the kernel has to deal with asks each time. Where they are kept is the
+//! module's choice: in memory of each CPU's own, so that nobody reads what another one is writing.
 
 use crate::{Addresses, KEPT_TICKS, route::Route, ticks};
-
-/// Next hops for each CPU; a power of 2.
-const HOPS: u32 = 1024;
-
-/// Next hops by the last bits of the destination, for who has no better place. Each CPU has its own, so nobody reads what another
-/// one is writing.
-#[btf_map(name = "next_hops")]
-static NEXT_HOPS: PerCpuArray<Hop, { HOPS as usize }> = PerCpuArray::new();
 
 /// Where a next hop is kept: the hop, what it was asked for, and when. All zero it keeps none.
 #[repr(C)]
@@ -41,14 +31,6 @@ pub(crate) struct Kept {
 }
 
 impl Hop {
-    /// Where the next hop toward `destination` is kept by who has no better place.
-    #[inline(always)]
-    pub fn toward(destination: Ipv4) -> Option<&'static mut Self> {
-        let hop = NEXT_HOPS.get_ptr_mut(u32::from_be_bytes(destination.octets) & (HOPS - 1))?;
-        // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other.
-        Some(unsafe { &mut *hop })
-    }
-
     /// The next hop of a packet that takes `route` and came in on `ingress`, when it is the one that is kept.
     #[inline(always)]
     pub(crate) fn find(&self, route: &Route, ingress: u32) -> Option<Kept> {
