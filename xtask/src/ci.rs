@@ -18,11 +18,25 @@ const DEMO_PACKETS: &str = "60000";
 const LOADING: [&str; 5] = ["compat", "compose", "examples", "model", "objects"];
 
 /// Kernel 6.1 has all others too, in two parts that take about as long.
-const PACKETS: [&str; 3] = ["policy", "reference", "vectors"];
+const PACKETS: [&str; 2] = ["reference", "vectors"];
 
-/// But for those that ask nothing else of a kernel than here, where they have run already: emulated they take longer than CI has.
-/// `cargo xtask test --vm all` runs every program on every kernel.
-const ELSEWHERE: [&str; 8] = ["agent", "errors", "golden", "harness", "look", "plan", "source", "state"];
+/// But for those that ask nothing else of a kernel than here, where they have run already, and those that judge by its devices, which
+/// `cargo xtask conformance --peers` runs: emulated they take longer than CI has. `cargo xtask test --vm all` runs every program on
+/// every kernel.
+const ELSEWHERE: [&str; 12] = [
+    "agent",
+    "bgp",
+    "devices",
+    "errors",
+    "golden",
+    "harness",
+    "judges",
+    "look",
+    "plan",
+    "source",
+    "state",
+    "transfers",
+];
 
 /// Where the packet programs and the third-party examples are put as objects.
 pub(crate) fn objects() -> PathBuf {
