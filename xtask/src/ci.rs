@@ -17,7 +17,7 @@ const DEMO_PACKETS: &str = "60000";
 /// Test programs that are about what a kernel takes and makes of it, for each of them.
 const LOADING: [&str; 5] = ["compat", "compose", "examples", "model", "objects"];
 
-/// Kernel 6.1 has all others too, in two parts that take about as long.
+/// Kernel 6.1 has all others too, in two parts: these, and the rest.
 const PACKETS: [&str; 2] = ["reference", "vectors"];
 
 /// But for those that ask nothing else of a kernel than here, where they have run already, and those that judge by its devices, which

@@ -98,12 +98,12 @@ impl<'a> Glue<'a> {
     }
 
     /// Keeps the address of the packet context on the stack for these slots, which are inlined into one program, if one of
-    /// them asks for it and there is room.
-    pub(crate) fn keeping_context(mut self, slots: &[Planned<'_>]) -> Self {
+    /// them asks for it and no body is longer than `room`.
+    pub(crate) fn keeping_context(mut self, slots: &[Planned<'_>], room: i32) -> Self {
         let asks = slots.iter().any(|slot| !self.known(slot).calls.is_empty());
         let inlined = slots.iter().filter(|slot| !slot.called);
         let deepest = inlined.map(|slot| frame_len(slot.main())).max().unwrap_or(0);
-        if asks && deepest <= room(slots) {
+        if asks && deepest <= room {
             self.frame = FRAME_WITH_CONTEXT;
         }
         self

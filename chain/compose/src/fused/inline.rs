@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::asm::{Assembler, Label};
+use super::flow::firsts;
 use super::forget::Forgotten;
 use super::known::Known;
 use super::stack::LOAD_ACQUIRE;
@@ -94,12 +95,7 @@ fn copy(
     }
     // A label for each instruction that a branch leads to.
     let mut targets: Vec<Option<Label>> = vec![None; function.insns.len()];
-    let mut wide = false;
-    for (i, insn) in function.insns.iter().enumerate() {
-        if std::mem::take(&mut wide) {
-            continue;
-        }
-        wide = insn.is_wide();
+    for (i, insn) in firsts(&function.insns) {
         if insn.is_branch() {
             let to = i as i64 + 1 + insn.distance();
             let target = usize::try_from(to)
@@ -219,9 +215,7 @@ fn is_spared(inlined: Option<&Inlined<'_>>, at: usize) -> bool {
 
 /// Whether instruction `at` is the second half of a 64-bit load.
 fn second_half(insns: &[Insn], at: usize) -> bool {
-    let mut wide = false;
-    insns[..at].iter().for_each(|insn| wide = !wide && insn.is_wide());
-    wide
+    firsts(insns).all(|(first, _)| first != at)
 }
 
 /// Offset from the frame pointer of the deepest load from the stack.

@@ -138,9 +138,9 @@ impl State {
             _ if insn.is_wide() => self.set(dst, if map { Value::Map } else { Value::Unknown }),
             class::ALU | class::ALU64 => {
                 let value = match insn.code {
-                    // With an offset it extends the sign of fewer bits, which 0 has none of.
                     code::MOV64_IMM | code::MOV32_IMM if insn.imm == 0 => Value::Zero,
                     code::MOV64_REG if insn.off == 0 => self.register(src),
+                    // With an offset it extends the sign of fewer bits, which 0 has none of.
                     code::MOV32_REG if self.register(src) == Value::Zero => Value::Zero,
                     code::ADD64_IMM => match self.register(dst) {
                         Value::Frame(at) => Value::Frame(at.wrapping_add(insn.imm)),

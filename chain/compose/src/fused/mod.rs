@@ -43,7 +43,7 @@ fn compose_counting(chain: &Chain<'_>, count: Count) -> Result<Image, ComposeErr
     let room = glue::room(&slots);
     // Nothing is on the stack before the first one.
     slots.iter_mut().skip(1).for_each(|slot| slot.widen(room));
-    let glue = Glue::new(chain, &linker, Keep::Stack, count).keeping_context(&slots);
+    let glue = Glue::new(chain, &linker, Keep::Stack, count).keeping_context(&slots, room);
     let mut asm = Assembler::default();
     let functions: Vec<SlotFunctions> = slots.iter().map(|slot| slot.functions(&mut asm)).collect();
 

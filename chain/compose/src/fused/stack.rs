@@ -25,14 +25,19 @@ const OPERATIONS: [i32; 9] = [0x00, 0x01, 0x40, 0x41, 0x50, 0x51, 0xa0, 0xa1, 0x
 
 /// Octets of stack that a function's frame has, as far as its instructions show.
 pub(crate) fn frame_len(function: &Function) -> i32 {
+    let taken = lowest_taken(function).unwrap_or_else(|| {
+        let sums = function.insns.iter().filter(|insn| insn.code == code::ADD64_IMM);
+        sums.map(|insn| insn.imm.max(-MAX_STACK)).min().unwrap_or(0)
+    });
+    frame_from(function, taken)
+}
+
+/// As [`frame_len`], with the lowest offset at which an address is taken.
+pub(crate) fn frame_from(function: &Function, taken: i32) -> i32 {
     let direct = function.insns.iter().map(|insn| match insn.class() {
         class::LDX if insn.src() == FP => i32::from(insn.off),
         class::ST | class::STX if insn.dst() == FP => i32::from(insn.off),
         _ => 0,
-    });
-    let taken = lowest_taken(function).unwrap_or_else(|| {
-        let sums = function.insns.iter().filter(|insn| insn.code == code::ADD64_IMM);
-        sums.map(|insn| insn.imm.max(-MAX_STACK)).min().unwrap_or(0)
     });
     -direct.min().unwrap_or(0).min(taken).min(0)
 }

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::flow::firsts;
-use super::stack::{frame_len, lowest_taken};
+use super::stack::{frame_from, lowest_taken};
 use crate::Insn;
 use crate::insn::{FP, MODE, MODE_MEM, SIZE, SIZE_DW, class};
 use crate::object::Function;
@@ -35,11 +35,12 @@ impl<'a> Body<'a> {
     pub(crate) fn widen(&mut self, room: i32) {
         let Some(taken) = lowest_taken(&self.function) else { return };
         let cells = Cells::of(&self.function.insns, taken);
-        let moved = cells.moved((frame_len(&self.function) + 7) & !7, room);
+        let moved = cells.moved((frame_from(&self.function, taken) + 7) & !7, room);
         if moved.is_empty() {
             return;
         }
-        for (at, insn) in firsts_mut(&mut self.function.to_mut().insns) {
+        // Second halves of 64-bit loads are no accesses.
+        for (at, insn) in self.function.to_mut().insns.iter_mut().enumerate() {
             let Some(to) = by_fp(*insn).and_then(|off| moved.get(&off)) else { continue };
             // The start of a word the verifier knows again as it was stored, but kernels before 6.9 only when all that was stored is
             // loaded.
@@ -120,16 +121,6 @@ impl Cells {
         }
         moved
     }
-}
-
-/// As [`super::flow::firsts`], to be changed.
-fn firsts_mut(insns: &mut [Insn]) -> impl Iterator<Item = (usize, &mut Insn)> {
-    let mut wide = false;
-    insns.iter_mut().enumerate().filter(move |(_, insn)| {
-        let second = std::mem::take(&mut wide);
-        wide = !second && insn.is_wide();
-        !second
-    })
 }
 
 #[cfg(test)]
