@@ -12,7 +12,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
-use crate::{AgentSpec, GateSpec, SourceSpec, Verdict, VerdictSet, WatchSpec};
+use crate::{AgentSpec, GateSpec, SourceSpec, Verdict, VerdictSet, WatchSpec, parse};
 
 /// The one version of the file's format that is understood.
 pub const VERSION: u32 = 1;
@@ -132,7 +132,7 @@ impl Serialize for ObjectRef {
 
 impl<'de> Deserialize<'de> for ObjectRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        parse::text(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IntoDeserializer as _, MapAccess, Unexpected, Visitor};
 
 use crate::error::{Problem, SpecError};
 use crate::model::{ChainDefault, Engine, MapOverride, MapRef, MigrateSpec, Mode, ObjectRef, Place};
@@ -83,7 +83,7 @@ impl<'de> Deserialize<'de> for RawModule {
 
             fn visit_str<E: serde::de::Error>(self, object: &str) -> Result<RawModule, E> {
                 Ok(RawModule(ModuleOptions {
-                    object: object.parse().map_err(E::custom)?,
+                    object: ObjectRef::deserialize(object.into_deserializer())?,
                     program: None,
                     maps: IndexMap::new(),
                     imports: IndexMap::new(),
@@ -102,13 +102,50 @@ impl<'de> Deserialize<'de> for RawModule {
     }
 }
 
+/// Text that is there and says something: a key whose value was left out has none, and YAML reads that as empty text, as it
+/// reads a number that stands where a name should.
+struct Text(String);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+
+        impl Visitor<'_> for Any {
+            type Value = Text;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("text that is not empty")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Text, E> {
+                if text.is_empty() {
+                    return Err(E::invalid_value(Unexpected::Str(text), &self));
+                }
+                Ok(Text(text.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_any(Any)
+    }
+}
+
+/// [`Text`], for a field.
+pub(crate) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Text::deserialize(deserializer)?.0)
+}
+
+/// A list of [`Text`], for a field.
+pub(crate) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(Vec::<Text>::deserialize(deserializer)?.into_iter().map(|text| text.0).collect())
+}
+
 /// A chain: an ordered list of slots, the same on each of its interfaces.
 #[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "Chain")]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawChain {
     /// The interfaces that have this chain. No interface has two.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "texts")]
     pub(crate) interfaces: Vec<String>,
     /// How it becomes what the kernel runs.
     #[serde(default)]

@@ -11,7 +11,7 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::secret::{mask, redact};
-use crate::{MapRef, Timespan};
+use crate::{MapRef, Timespan, parse};
 
 /// A database table that fills maps: each row is one entry of each of its maps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -21,8 +21,10 @@ pub struct SourceSpec {
     /// folder. A password does not belong here: it comes from `password_file`, from `PGPASSWORD`, or from `~/.pgpass`.
     pub from: Database,
     /// The table; in PostgreSQL `schema.table`, or a table of the schema `public`.
+    #[serde(deserialize_with = "parse::text")]
     pub table: String,
     /// The column that tells the rows apart: the primary key, or one that is unique and never null.
+    #[serde(deserialize_with = "parse::text")]
     pub key: String,
     /// The maps that each row goes to. No map has two sources.
     pub maps: Vec<MapRef>,
@@ -158,6 +160,7 @@ pub struct ColumnSpec {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ColumnOptions {
     /// The column.
+    #[serde(deserialize_with = "parse::text")]
     column: String,
     /// What of the column's value the field is.
     #[serde(default)]

@@ -369,7 +369,32 @@ modules:
         r#"chains.yaml:3:18: wrong type for `modules.acl.object`: found a list
  3 |   acl: { object: [a] }
    |                  ^
-help: expected text
+help: expected text that is not empty
+"#,
+    );
+    refused(
+        r#"version: 1
+modules:
+  acl:
+    object:
+    program: p
+chains: {}
+"#,
+        r#"chains.yaml:4:5: wrong type for `modules.acl.object`: found nothing
+ 4 |     object:
+   |     ^^^^^^
+help: expected text that is not empty
+"#,
+    );
+    refused(
+        r#"version: 1
+modules: { acl: "" }
+chains: {}
+"#,
+        r#"chains.yaml:2:17: wrong type for `modules.acl`: found string ""
+ 2 | modules: { acl: "" }
+   |                 ^^^
+help: expected text that is not empty
 "#,
     );
     refused(
