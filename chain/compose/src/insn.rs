@@ -54,6 +54,7 @@ pub mod code {
     pub const JA32: u8 = 0x06;
     pub const JA_REG: u8 = 0x0d;
     pub const JEQ_IMM: u8 = 0x15;
+    pub const JEQ32_IMM: u8 = 0x16;
     pub const JGT_IMM: u8 = 0x25;
     pub const JNE_IMM: u8 = 0x55;
     pub const CALL: u8 = 0x85;

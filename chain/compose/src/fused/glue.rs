@@ -256,11 +256,19 @@ impl<'a> Glue<'a> {
         let (unknown, decide, stop) = (asm.label(), asm.label(), asm.label());
         self.say(asm, format!("after slot `{}`", slot.name));
         // The kernel reads 32 bits of r0, so 32 bits are what the module said.
-        asm.op(code::MOV32_REG, 0, 0, 0);
-        asm.jump_if(code::JGT_IMM, 0, Verdict::Redirect as i32, unknown);
-        asm.place(decide);
-        if let Some(set) = proceed_on {
-            test(asm, set, next);
+        if let Some(one) = proceed_on.and_then(|set| only(&set)) {
+            // What most slots do with most packets is to go on with this one: that is asked first.
+            asm.place(decide);
+            asm.jump_if(code::JEQ32_IMM, 0, one as i32, next);
+            asm.op(code::MOV32_REG, 0, 0, 0);
+            asm.jump_if(code::JGT_IMM, 0, Verdict::Redirect as i32, unknown);
+        } else {
+            asm.op(code::MOV32_REG, 0, 0, 0);
+            asm.jump_if(code::JGT_IMM, 0, Verdict::Redirect as i32, unknown);
+            asm.place(decide);
+            if let Some(set) = proceed_on {
+                test(asm, set, next);
+            }
         }
         asm.place(stop);
         ended_in(asm, slot);
@@ -390,7 +398,14 @@ pub(crate) fn ended_in(asm: &mut Assembler, slot: &Planned<'_>) {
     asm.mem(code::ST_W, FP, 0, KEY, key(slot, 0));
 }
 
-/// Jumps to `next` when the verdict in r0 is in `set`.
+/// The verdict of a set that has one.
+fn only(set: &VerdictSet) -> Option<Verdict> {
+    let mut verdicts = set.iter();
+    let first = verdicts.next()?;
+    verdicts.next().is_none().then_some(first)
+}
+
+/// Jumps to `next` when the verdict in r0 is in `set`, which has none or several.
 fn test(asm: &mut Assembler, set: VerdictSet, next: Label) {
     let others: VerdictSet = Verdict::ALL.into_iter().filter(|v| !set.contains(*v)).collect();
     match (set.iter().collect::<Vec<_>>().as_slice(), others.iter().collect::<Vec<_>>().as_slice()) {
@@ -398,7 +413,6 @@ fn test(asm: &mut Assembler, set: VerdictSet, next: Label) {
         // ones are dead, and removes those.
         ([], _) => asm.jump_if(code::JGT_IMM, 0, Verdict::Redirect as i32, next),
         (_, []) => asm.jump(next),
-        ([one], _) => asm.jump_if(code::JEQ_IMM, 0, *one as i32, next),
         (_, [one]) => asm.jump_if(code::JNE_IMM, 0, *one as i32, next),
         _ => {
             asm.op(code::MOV64_IMM, 1, 0, set.bits() as i32);

@@ -127,13 +127,15 @@ impl Vm {
                     self.store(r[dst].wrapping_add(insn.off as u64), size(insn.code), insn.imm as u64)
                 }
                 class::STX => self.store(r[dst].wrapping_add(insn.off as u64), size(insn.code), r[src]),
-                class::JMP => {
+                class::JMP | class::JMP32 => {
                     let b = if insn.code & 8 != 0 { r[src] } else { i64::from(insn.imm) as u64 };
+                    let mask = if insn.class() == class::JMP { u64::MAX } else { u64::from(u32::MAX) };
+                    let (a, b) = (r[dst] & mask, b & mask);
                     let taken = match insn.code & 0xf0 {
                         0x00 => true,
-                        0x10 => r[dst] == b,
-                        0x20 => r[dst] > b,
-                        0x50 => r[dst] != b,
+                        0x10 => a == b,
+                        0x20 => a > b,
+                        0x50 => a != b,
                         other => panic!("jump {other:#x}"),
                     };
                     if taken {
