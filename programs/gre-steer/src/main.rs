@@ -55,17 +55,18 @@ fn gre_steer(ctx: XdpContext) -> u32 {
         return XDP_PASS;
     }
     match forward(&mut Packet::new(&ctx), context.customer) {
-        Ok(verdict) => verdict,
+        Ok(verdict) => verdict as u32,
         Err(reason) => module::refuse_as(reason, fate(CONFIG.get(0), reason)),
     }
 }
 
-/// Sends the packet into one of `customer`'s tunnels, or says why not.
+/// Sends the packet into one of `customer`'s tunnels, or says why not. The verdict has 64 bits, as one of 32 would be packed into one
+/// word with the reason, and taken out of it again.
 #[inline(always)]
-fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
+fn forward(packet: &mut Packet, customer: u32) -> Result<u64, Reason> {
     let link = packet.link().ok_or(Reason::Truncated)?;
     if !matches!(link.ethertype, ethertype::IPV4 | ethertype::IPV6) {
-        return Ok(XDP_PASS);
+        return Ok(XDP_PASS as u64);
     }
     let inner = Inner::parse(packet, link.network, packet.len())?;
     if inner.to_group {
@@ -91,7 +92,7 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
     let outer = Outer::new(packet, ends, overhead + inner.len, hop, address6)?;
     let headers = outer.ip_len() + overhead;
     if outer.is_too_long(packet, &inner) {
-        return tell(packet, &inner, outer.next_hop.room(headers));
+        return tell(packet, &inner, outer.next_hop.room(headers)).map(u64::from);
     }
     let may_fragment = tunnel.flags & tunnel_flags::ALLOW_FRAGMENTS != 0 || outer.next_hop.is_too_long();
     let id = if may_fragment { fragment_id(packet, &inner, entropy(packet, &inner)) } else { 0 };
@@ -112,7 +113,7 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u32, Reason> {
         // A header that is cut short says nothing that could be lowered.
         let _clamped = clamp_mss(packet, inner.ethertype, start, mss_mtu);
     }
-    outer.next_hop.send(packet)
+    outer.next_hop.send(packet).map(u64::from)
 }
 
 /// Makes of the packet the message that it was too big for `mtu` octets, on its way back.

@@ -132,15 +132,20 @@ impl Outer {
     /// Why it is none.
     #[inline(always)]
     pub(crate) fn message(&self, packet: &Packet) -> Result<Message, Reason> {
-        if self.network + self.total_len > packet.len() {
+        let whole = self.network + self.total_len <= packet.len();
+        // Both headers at once. A packet that is as long as it says, and has not both, has too short a datagram.
+        let Some(headers) = packet.at::<{ udp::LEN + gtpu::LEN }>(self.transport) else {
+            return Err(if whole { Reason::UdpLength } else { Reason::Truncated });
+        };
+        if !whole {
             return Err(Reason::Truncated);
         }
-        let udp_len = udp::View(packet.at(self.transport).ok_or(Reason::Truncated)?).len() as usize;
+        let udp_len = udp::View(headers.first_chunk().ok_or(Reason::Truncated)?).len() as usize;
         if self.transport + udp_len != self.network + self.total_len || udp_len < udp::LEN + gtpu::LEN {
             return Err(Reason::UdpLength);
         }
         let offset = self.transport + udp::LEN;
-        let view = gtpu::View(packet.at(offset).ok_or(Reason::Truncated)?);
+        let view = gtpu::View(headers.last_chunk().ok_or(Reason::Truncated)?);
         if view.version() != 1 {
             return Err(Reason::GtpVersion);
         }
