@@ -53,8 +53,9 @@ impl Objects {
     }
 }
 
-/// Room for customers by number, as in the project's `chains.yaml`.
-const DENSE_CUSTOMERS: u32 = 4096;
+/// Maps of `stats` whose room is that of the project's `chains.yaml`, and how much that is.
+const BY_NUMBER: [&str; 2] = ["customers_dense", "sessions_percpu"];
+const ROOM: u32 = 4096;
 
 /// A chain of the first `slots` modules, with endpoints, tunnels and one rule of the access list, and without sessions;
 /// `alter` may change the maps before they are made.
@@ -65,8 +66,8 @@ pub fn chain(objects: &Objects, slots: usize, alter: impl FnOnce(&mut Image)) ->
     let modules: Vec<_> =
         objects.0[..slots].iter().map(|(name, object)| (*name, object.as_slice())).collect();
     let chain = Subject::chain(&modules, |image| {
-        for map in image.maps.iter_mut().filter(|map| map.def.name == "customers_dense") {
-            map.def.max_entries = DENSE_CUSTOMERS;
+        for map in image.maps.iter_mut().filter(|map| BY_NUMBER.contains(&&*map.def.name)) {
+            map.def.max_entries = ROOM;
         }
         alter(image);
     })?;

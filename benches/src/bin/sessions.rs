@@ -127,6 +127,7 @@ fn memory(chain: &Subject) -> anyhow::Result<f64> {
         ("gtp-decap", "sessions_dense"),
         ("gtp-encap", "sessions"),
         ("stats", "sessions"),
+        ("stats", "sessions_percpu"),
     ];
     for (module, map) in maps {
         octets += chain.map(Some(module), map)?.memory()?;

@@ -100,7 +100,7 @@ pub struct Counter {
     pub bytes: u64,
 }
 
-/// Value of `stats`' `sessions`, an array by the session's number.
+/// Value of `stats`' `sessions` and `sessions_percpu`, arrays by the session's number.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionCounters {

@@ -28,9 +28,14 @@ static CUSTOMERS: PerCpuHashMap<CustomerKey, Counter, 65536> = PerCpuHashMap::ne
 #[btf_map(name = "customers_dense")]
 static CUSTOMERS_DENSE: PerCpuArray<CustomerCounters, 1> = PerCpuArray::new();
 
-/// Packets and octets by the session's number.
+/// Packets and octets by the session's number, of those that `sessions_percpu` has no room for.
 #[btf_map(name = "sessions")]
 static SESSIONS: Array<SessionCounters, 1_048_576> = Array::new();
+
+/// The same of sessions with small numbers, each CPU for itself: no CPU waits for another one, at an entry's octets for each of
+/// them. With room for one, session 0, it counts none.
+#[btf_map(name = "sessions_percpu")]
+static SESSIONS_PERCPU: PerCpuArray<SessionCounters, 1> = PerCpuArray::new();
 
 /// Counts a packet.
 #[xdp]
@@ -57,10 +62,7 @@ fn count_customer(customer: u32, direction: u8, bytes: u64) {
     match counter {
         // SAFETY: the value belongs to this CPU, XDP programs do not interrupt each other, and entries are not removed
         // by programs.
-        Some(counter) => unsafe {
-            (*counter).packets += 1;
-            (*counter).bytes += bytes;
-        },
+        Some(counter) => unsafe { count(counter, bytes) },
         None => count_first(CustomerKey { customer, direction: direction as u32 }, bytes),
     }
 }
@@ -77,16 +79,43 @@ fn count_first(key: CustomerKey, bytes: u64) {
 
 #[inline(always)]
 fn count_session(session: u32, direction: u8, bytes: u64) {
+    let own = if session == 0 { None } else { SESSIONS_PERCPU.get_ptr_mut(session) };
+    if let Some(counters) = own {
+        // SAFETY: as in `count_customer`.
+        unsafe { count(side(counters, direction), bytes) };
+        return;
+    }
     // `NO_SESSION` is beyond every array's end.
     let Some(counters) = SESSIONS.get_ptr_mut(session) else { return };
     // SAFETY: the entry lives as long as the map, is aligned, and is only ever added to.
     unsafe {
-        let counter = if direction == direction::UPLINK {
-            &raw mut (*counters).uplink
-        } else {
-            &raw mut (*counters).downlink
-        };
+        let counter = side(counters, direction);
         atomic_add(&raw mut (*counter).packets, 1);
         atomic_add(&raw mut (*counter).bytes, bytes);
+    }
+}
+
+/// The counter of a direction.
+///
+/// # Safety
+/// `counters` points to a value that lives.
+#[inline(always)]
+unsafe fn side(counters: *mut SessionCounters, direction: u8) -> *mut Counter {
+    // SAFETY: fields of that value.
+    unsafe {
+        if direction == direction::UPLINK { &raw mut (*counters).uplink } else { &raw mut (*counters).downlink }
+    }
+}
+
+/// Counts a packet of `bytes` octets.
+///
+/// # Safety
+/// `counter` points to one that lives, and that nobody else writes meanwhile.
+#[inline(always)]
+unsafe fn count(counter: *mut Counter, bytes: u64) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        (*counter).packets += 1;
+        (*counter).bytes += bytes;
     }
 }

@@ -118,7 +118,7 @@ impl Composed {
             match map.def.name.as_str() {
                 "sessions" => map.def.max_entries = SESSIONS,
                 "sessions_dense" => map.def.max_entries = dense::ROOM,
-                "customers_dense" => map.def.max_entries = dense::CUSTOMERS,
+                "customers_dense" | "sessions_percpu" => map.def.max_entries = dense::NUMBERS,
                 _ => {}
             }
         }

@@ -6,8 +6,8 @@ use xdpchain_golden::{Entry, Fixture};
 
 /// Entries of the array: more than the TEIDs of fixtures need.
 pub(crate) const ROOM: u32 = 0x200;
-/// Entries of `stats`' array by customer: fewer than some of the customers of fixtures.
-pub(crate) const CUSTOMERS: u32 = 4;
+/// Entries of `stats`' arrays that count faster: fewer than some of the customers and sessions of fixtures.
+pub(crate) const NUMBERS: u32 = 4;
 
 /// `fixture` with its sessions in the array, `None` when it has none. What finds its place taken, by a session with the same
 /// TEID at another address, stays where it is.

@@ -80,6 +80,7 @@ const MAPS: &[(&str, &str, &str, &str)] = &[
     ("stats", "customers", "CustomerKey", "Counter"),
     ("stats", "customers_dense", "u32", "CustomerCounters"),
     ("stats", "sessions", "u32", "SessionCounters"),
+    ("stats", "sessions_percpu", "u32", "SessionCounters"),
 ];
 
 /// The names of the types of key and value of a program's map.

@@ -29,7 +29,8 @@ pub(crate) fn run(ns: &Netns, fixture: &Fixture) -> Result<(), String> {
         // A million preallocated entries for each fixture would be most of the time it takes.
         .map_max_entries("sessions", 1024)
         .map_max_entries("sessions_dense", dense::ROOM)
-        .map_max_entries("customers_dense", dense::CUSTOMERS)
+        .map_max_entries("customers_dense", dense::NUMBERS)
+        .map_max_entries("sessions_percpu", dense::NUMBERS)
         .load_file(&object)
         .map_err(|e| format!("`{}`: {}\nhelp: cargo xtask build", object.display(), chain(&e)))?;
     let before = context_before(fixture)?;
