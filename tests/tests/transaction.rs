@@ -210,9 +210,10 @@ fn a_change_goes_back_unless_it_is_confirmed() {
     });
     eventually("nothing is left", || shell.left().is_empty());
 
-    shell.xdpchain(&["apply", "--confirm", "2s"]).expect(0);
+    // Long enough for the next command to begin on an emulated machine.
+    shell.xdpchain(&["apply", "--confirm", "5s"]).expect(0);
     shell.xdpchain(&["confirm"]).expect(0);
-    std::thread::sleep(Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(6));
     assert_eq!(slots(&shell, "eth1"), ["first", "second", "third"]);
 
     shell.write("chains.yaml", &TWO.replace("[first, second, third]", "[second, first]"));
@@ -223,7 +224,7 @@ fn a_change_goes_back_unless_it_is_confirmed() {
     assert_eq!(slots(&shell, "eth2"), ["first", "second", "third"]);
 
     // Neither does a trial outlive its watcher that is killed.
-    shell.xdpchain(&["apply", "--confirm", "1s"]).expect(0);
+    shell.xdpchain(&["apply", "--confirm", "4s"]).expect(0);
     let trial = std::fs::read_to_string(ns.manifests().join("trial.json")).expect("a trial");
     let trial: Value = serde_json::from_str(&trial).expect("JSON");
     let killed = std::process::Command::new("pkill")
@@ -231,7 +232,7 @@ fn a_change_goes_back_unless_it_is_confirmed() {
         .status()
         .expect("pkill runs");
     assert!(killed.success());
-    std::thread::sleep(Duration::from_millis(6500));
+    std::thread::sleep(Duration::from_millis(9500));
     assert_eq!(slots(&shell, "eth1"), ["second", "first"], "nobody watches");
     let run = shell.xdpchain(&["recover"]).expect(0);
     assert!(run.stderr.contains("taken back"), "{}", run.stderr);
