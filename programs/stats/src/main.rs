@@ -103,7 +103,11 @@ fn count_session(session: u32, direction: u8, bytes: u64) {
 unsafe fn side(counters: *mut SessionCounters, direction: u8) -> *mut Counter {
     // SAFETY: fields of that value.
     unsafe {
-        if direction == direction::UPLINK { &raw mut (*counters).uplink } else { &raw mut (*counters).downlink }
+        if direction == direction::UPLINK {
+            &raw mut (*counters).uplink
+        } else {
+            &raw mut (*counters).downlink
+        }
     }
 }
 
