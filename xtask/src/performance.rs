@@ -24,7 +24,8 @@ alone: the machine here is a virtual one.
 const BENCHES: [(&str, &str); 7] = [
     (
         "datapath",
-        "Each case is one kind of packet through the chain of six modules as it is. A harness puts the packet's length and headers back \
+        "Each case is one kind of packet through the chain of six modules as it is; customers and sessions are counted by number, with \
+         the room that the example chains.yaml gives them. A harness puts the packet's length and headers back \
          before each run, draws one of a thousand sessions, and tail calls the chain; the same harness in front of a program that only \
          returns (`floor/tx`) is measured in turn with it and subtracted. A round counts only when the chain's own counters have every \
          packet. `uplink/monolith` is the same work for an uplink packet written by hand as one function, its next hop in the tunnel's \

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -18,7 +19,9 @@ const INTERFACES: [&str; 2] = ["n3", "n6"];
 const MODULES: [&str; 6] = ["gtp-decap", "gre-decap", "acl", "gre-steer", "gtp-encap", "stats"];
 /// Numbers for packets; more than there will be sent.
 const NUMBERS: u32 = 1 << 24;
-/// Pause between two bursts of packets.
+/// Packets that are sent at once.
+const BURST: u32 = 24;
+/// Least pause between two bursts.
 const PACE: Duration = Duration::from_micros(1500);
 
 /// Measures changes of a chain under traffic.
@@ -70,10 +73,12 @@ fn main() -> anyhow::Result<ExitCode> {
     times = Times::default();
     let rounds = options.swaps.div_ceil(ROUND);
     let start = Instant::now();
+    let finished = AtomicUsize::new(0);
     let changed = std::thread::scope(|scope| {
         let changes = scope.spawn(|| {
             for number in 0..rounds {
                 round(&shell, &builds, number, &mut times)?;
+                finished.store(number + 1, Ordering::Relaxed);
                 if number % 100 == 99 {
                     let (done, all) = ((number + 1) * ROUND, rounds * ROUND);
                     eprintln!("{done} of {all} changes, {:.0} s", start.elapsed().as_secs_f64());
@@ -82,9 +87,14 @@ fn main() -> anyhow::Result<ExitCode> {
             anyhow::Ok(())
         });
         while !changes.is_finished() && sender.sent() + SESSIONS < NUMBERS {
-            sender.send(&world, 24);
-            std::thread::sleep(PACE);
+            sender.send(&world, BURST);
+            // No faster than the numbers last, so that no change goes without traffic.
+            let done = finished.load(Ordering::Relaxed);
+            let left = start.elapsed().as_secs_f64() / done.max(1) as f64 * (rounds - done) as f64;
+            let bursts = f64::from((NUMBERS - sender.sent()) / (BURST + 1));
+            std::thread::sleep(PACE.max(Duration::from_secs_f64(left / bursts)));
         }
+        ensure!(changes.is_finished(), "packets ran out before the changes did");
         sender.settle(&world);
         changes.join().expect("changing the chain does not panic").map(|()| sender.sent())
     });

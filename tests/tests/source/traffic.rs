@@ -2,6 +2,7 @@
 //! session that stays is lost.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use xdpchain_tests::agent::{Agent, wait_for};
 use xdpchain_tests::plan::{self, Session};
@@ -14,6 +15,8 @@ const STAY: u32 = 30;
 /// Changes, and how often the agent is killed meanwhile; more by `XDPCHAIN_CHANGES` and `XDPCHAIN_KILLS`.
 const CHANGES: u64 = 3000;
 const KILLS: u64 = 5;
+/// Between bursts of packets, so that their numbers last for as long as changes can take.
+const PACE: Duration = Duration::from_millis(5);
 /// Numbers of the other sessions begin here.
 const OTHERS: u64 = 1000;
 /// How many there are at most.
@@ -202,6 +205,7 @@ fn changed(kind: Kind) {
         });
         while !stop.load(Ordering::Relaxed) && !changing.is_finished() {
             sender.send(&world, 64);
+            std::thread::sleep(PACE);
         }
         sender.settle(&world);
         changing.join().expect("changing does not panic")
