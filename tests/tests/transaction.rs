@@ -200,7 +200,8 @@ fn rolling_back_makes_a_new_generation_of_an_old_chain() {
 fn a_change_goes_back_unless_it_is_confirmed() {
     let (ns, _peer) = pair();
     let shell = Shell::new(&ns, TWO);
-    shell.xdpchain(&["apply", "--confirm", "1s"]).expect(0);
+    // Each trial is long enough for the next command to begin on an emulated machine.
+    shell.xdpchain(&["apply", "--confirm", "5s"]).expect(0);
     assert_eq!(slots(&shell, "eth2"), ["first", "second", "third"]);
     // Nobody changes what is on trial.
     let run = shell.xdpchain(&["remove", "eth1", "first"]).expect(8);
@@ -210,7 +211,6 @@ fn a_change_goes_back_unless_it_is_confirmed() {
     });
     eventually("nothing is left", || shell.left().is_empty());
 
-    // Long enough for the next command to begin on an emulated machine.
     shell.xdpchain(&["apply", "--confirm", "5s"]).expect(0);
     shell.xdpchain(&["confirm"]).expect(0);
     std::thread::sleep(Duration::from_secs(6));
