@@ -21,7 +21,7 @@ const LOADING: [&str; 5] = ["compat", "compose", "examples", "model", "objects"]
 
 /// What kernel 6.1 has besides: what kernels that CI runs on may refuse altogether, and what leans on a kernel most. All others
 /// take too long where processors are emulated; `cargo xtask test --vm all` runs every program on every kernel.
-const BESIDES: [&str; 6] = ["contracts", "libxdp", "next_hop", "reference", "targets", "transaction"];
+const BESIDES: [&str; 5] = ["contracts", "libxdp", "next_hop", "reference", "targets"];
 
 /// Where the packet programs and the third-party examples are put as objects.
 pub(crate) fn objects() -> PathBuf {
