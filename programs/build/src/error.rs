@@ -45,6 +45,16 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// What the linker wrote is no object.
+    #[error(
+        "cannot take the information for debuggers out of `{path}`: {source}\nhelp: check that `bpf-linker` is the one of `cargo xtask setup`"
+    )]
+    Strip {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: object::build::Error,
+    },
     /// An object could not be written.
     #[error("cannot write `{path}`: {source}\nhelp: check space and permissions")]
     Write {

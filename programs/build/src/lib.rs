@@ -7,6 +7,7 @@
 mod c;
 mod error;
 mod rust;
+mod strip;
 mod tools;
 
 use std::{

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, create_dir, target_dir, tools, workspace_root, write_if_changed};
+use crate::{Error, create_dir, strip::strip, target_dir, tools, workspace_root, write_if_changed};
 
 /// Packages of the six programs of the data path, and of the one that stands for somebody else's.
 pub const PROGRAMS: [&str; 7] =
@@ -76,6 +76,7 @@ fn compile(packages: &[&str], options: &[&str], out: &Path) -> Result<Vec<PathBu
             let built = target.join(TARGET).join("release").join(package);
             let bytes = fs::read(&built).map_err(|source| Error::Read { path: built.clone(), source })?;
             let object = out.join(format!("{package}.o"));
+            let bytes = strip(&bytes).map_err(|source| Error::Strip { path: built, source })?;
             write_if_changed(&object, &bytes)?;
             Ok(object)
         })
