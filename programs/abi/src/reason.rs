@@ -26,6 +26,7 @@ macro_rules! reasons {
             }
 
             /// What happened to the packet.
+            #[inline(always)]
             pub const fn fate(self) -> Fate {
                 match self { $(Self::$name => Fate::$fate),+ }
             }

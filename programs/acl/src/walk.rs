@@ -21,10 +21,10 @@ const NONE: u32 = ACL_RULES;
 /// `count`, of which the compiler is not to know what it is, so that it does not copy the walk out as often.
 #[inline(always)]
 fn opaque(count: usize) -> usize {
-    let mut count = count;
-    // SAFETY: moves a register to itself and touches nothing else.
-    unsafe { core::arch::asm!("{0} = {0}", inout(reg) count, options(pure, nomem, nostack)) };
-    count
+    let result;
+    // SAFETY: moves a register to another one and touches nothing else.
+    unsafe { core::arch::asm!("{0} = {1}", out(reg) result, in(reg) count, options(pure, nomem, nostack)) };
+    result
 }
 
 /// Compiled rules.

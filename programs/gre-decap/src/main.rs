@@ -18,7 +18,7 @@ mod outer;
 use outer::Outer;
 
 xdpchain_kit::module!();
-use module::{change_context, context, refuse_as};
+use module::{change_context, context, refuse};
 
 /// Whose packets arrive where.
 #[btf_map(name = "tunnels")]
@@ -36,9 +36,10 @@ fn gre_decap(ctx: XdpContext) -> u32 {
     if context().direction != direction::NONE {
         return XDP_PASS;
     }
-    match decapsulate(&mut Packet::new(&ctx)) {
+    let mut packet = Packet::new(&ctx);
+    match decapsulate(&mut packet) {
         Ok(verdict) => verdict,
-        Err(reason) => refuse_as(reason, reason.fate()),
+        Err(reason) => refuse(packet.forget_reason(reason)),
     }
 }
 

@@ -11,36 +11,25 @@
 
 use aya_ebpf::{
     bindings::xdp_action::XDP_PASS,
-    btf_maps::{Array, HashMap},
+    btf_maps::Array,
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use xdpchain_abi::{Address6, EncapConfig, Ipv4, Reason, direction, tunnel_flags};
-use xdpchain_kit::{
-    Ends, Inner, Outer, Packet, Told, TooBig, clamp_mss, decrement_ttl, entropy, fate, fragment_id, is_syn,
-    mss_mtu,
-};
+use xdpchain_abi::{EncapConfig, Reason, direction, tunnel_flags};
+use xdpchain_kit::{Ends, Inner, Packet, clamp_mss, decrement_ttl, fate, fragment_id, is_syn, mss_mtu};
 use xdpchain_wire::{
     ethernet::{self, ethertype},
     gre, protocol,
 };
 
+mod too_big;
 mod tunnels;
 
-use tunnels::Chosen;
-
 xdpchain_kit::module!();
-
-/// IPv6 addresses, ours and those of far ends, by the aliases that tunnels call them.
-#[btf_map(name = "addresses6")]
-static ADDRESSES6: HashMap<Ipv4, Address6, 4096> = HashMap::new();
 
 /// What is done with packets that cannot be sent.
 #[btf_map(name = "config")]
 static CONFIG: Array<EncapConfig, 1> = Array::new();
-
-/// Senders that were told of packets that are too big.
-static TOLD: Told<64> = Told::new();
 
 /// Outer TTL of a tunnel that does not say.
 const TTL: u8 = 64;
@@ -68,7 +57,7 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u64, Reason> {
     if !matches!(link.ethertype, ethertype::IPV4 | ethertype::IPV6) {
         return Ok(XDP_PASS as u64);
     }
-    let inner = Inner::parse(packet, link.network, packet.len())?;
+    let inner = packet.forget_version(Inner::parse(packet, link.network, packet.len())?);
     if inner.to_group {
         return Err(Reason::InnerMulticast);
     }
@@ -76,26 +65,26 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u64, Reason> {
         return Err(Reason::TtlExpired);
     }
     // Not copied: each octet of it would take eight of the stack.
-    let Chosen { number, tunnel, hop } = tunnels::find(packet, &inner, customer)?;
+    let chosen = tunnels::find(packet, &inner, customer)?;
+    let (number, tunnel) = (chosen.number, chosen.tunnel);
     module::change_context(|context| context.tunnel = number);
 
     let has_key = tunnel.flags & tunnel_flags::HAS_KEY != 0;
-    let overhead = gre::LEN + if has_key { KEY } else { 0 };
+    let overhead = packet.forget::<0xf>(gre::LEN + if has_key { KEY } else { 0 });
     let tos = if tunnel.flags & tunnel_flags::FIXED_DSCP == 0 {
         inner.tos
     } else {
         tunnel.dscp << 2 | inner.tos & 0b11
     };
     let ends = Ends { source: tunnel.local, destination: tunnel.remote, protocol: protocol::GRE, tos };
-    // SAFETY: nothing here changes the map, and the value is only read.
-    let address6 = |alias| unsafe { ADDRESSES6.get(alias) };
-    let outer = Outer::new(packet, ends, overhead + inner.len, hop, address6)?;
+    let outer = chosen.outer(packet, ends, overhead + inner.len)?;
     let headers = outer.ip_len() + overhead;
     if outer.is_too_long(packet, &inner) {
-        return tell(packet, &inner, outer.next_hop.room(headers)).map(u64::from);
+        let mtu = outer.next_hop.room(headers);
+        return too_big::tell(packet, &inner, mtu).map(u64::from);
     }
     let may_fragment = tunnel.flags & tunnel_flags::ALLOW_FRAGMENTS != 0 || outer.next_hop.is_too_long();
-    let id = if may_fragment { fragment_id(packet, &inner, entropy(packet, &inner)) } else { 0 };
+    let id = if may_fragment { fragment_id(packet, &inner, tunnels::entropy(packet, &inner)) } else { 0 };
     let mss_mtu = if is_syn(packet, &inner) { mss_mtu(CONFIG.get(0), &outer.next_hop, headers) } else { 0 };
 
     packet.truncate(inner.offset + inner.len).ok_or(Reason::Truncated)?;
@@ -111,24 +100,7 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u64, Reason> {
     decrement_ttl(packet, start).ok_or(Reason::Headroom)?;
     if mss_mtu != 0 {
         // A header that is cut short says nothing that could be lowered.
-        let _clamped = clamp_mss(packet, inner.ethertype, start, mss_mtu);
+        clamp_mss(packet, inner.ethertype, start, mss_mtu);
     }
     outer.next_hop.send(packet).map(u64::from)
-}
-
-/// Makes of the packet the message that it was too big for `mtu` octets, on its way back.
-#[inline(always)]
-fn tell(packet: &mut Packet, inner: &Inner, mtu: usize) -> Result<u32, Reason> {
-    let answer = TooBig::new(packet, inner, mtu, &TOLD)?;
-    let addresses = packet.addresses().ok_or(Reason::Truncated)?;
-    answer.write(packet, ethernet::LEN).ok_or(Reason::Headroom)?;
-    packet.put_ethernet(&addresses, answer.ethertype).ok_or(Reason::Headroom)?;
-    module::count(Reason::TooBig);
-    module::change_context(|context| {
-        context.direction = direction::DOWNLINK;
-        context.tunnel = 0;
-        context.inner_len = answer.total_len() as u16;
-        context.reason = Reason::TooBig as u16;
-    });
-    Ok(XDP_PASS)
 }

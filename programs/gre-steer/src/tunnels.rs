@@ -5,11 +5,13 @@
 //! - Only what is whole is kept: while one of a customer's tunnels is missing, each packet asks.
 
 use aya_ebpf::{
+    bindings::xdp_md,
     btf_maps::{HashMap, PerCpuArray},
     macros::btf_map,
 };
-use xdpchain_abi::{CUSTOMER_TUNNELS, Customer, GreTunnel, Reason};
-use xdpchain_kit::{Hop, Inner, KEPT_TICKS, Packet, choose, entropy, ticks};
+use xdpchain_abi::{Address6, CUSTOMER_TUNNELS, Customer, GreTunnel, Ipv4, Reason};
+use xdpchain_kit::{Ends, Hop, Inner, KEPT_TICKS, Outer, Packet, Route, choose, pack, ticks};
+use xdpchain_wire::flow::symmetric_hash;
 
 /// Which tunnels a customer's packets take.
 #[btf_map(name = "customers")]
@@ -18,6 +20,10 @@ static CUSTOMERS: HashMap<u32, Customer, 65536> = HashMap::new();
 /// Tunnels by number.
 #[btf_map(name = "tunnels")]
 static TUNNELS: HashMap<u32, GreTunnel, 4096> = HashMap::new();
+
+/// IPv6 addresses, ours and those of far ends, by the aliases that tunnels call them.
+#[btf_map(name = "addresses6")]
+static ADDRESSES6: HashMap<Ipv4, Address6, 4096> = HashMap::new();
 
 /// Customers that each CPU keeps; a power of 2.
 const KEPT: u32 = 1024;
@@ -46,7 +52,9 @@ pub(crate) struct Chosen {
     pub(crate) number: u32,
     pub(crate) tunnel: &'static GreTunnel,
     /// Where its next hop is kept.
-    pub(crate) hop: &'static mut Hop,
+    hop: *const Hop,
+    /// The place of it, as a number.
+    place: u32,
 }
 
 /// The tunnel that the packet with `inner` of `customer` takes.
@@ -59,8 +67,8 @@ pub(crate) fn find(packet: &Packet, inner: &Inner, customer: u32) -> Result<Chos
     // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other.
     let kept: &'static mut Kept = unsafe { &mut *kept };
     let known = kept.count != 0 && kept.customer == customer && ticks().wrapping_sub(kept.asked) < KEPT_TICKS;
-    if !known {
-        kept.ask(customer)?;
+    if !known && xdpchain_ask(customer) == 0 {
+        return Err(Reason::NoTunnel);
     }
     let at = if kept.count == 1 { 0 } else { choose(&kept.numbers, kept.count, entropy(packet, inner)) };
     // One number to the verifier, whatever way it came by.
@@ -68,20 +76,94 @@ pub(crate) fn find(packet: &Packet, inner: &Inner, customer: u32) -> Result<Chos
     if kept.there[at] == 0 {
         return Err(Reason::NoTunnel);
     }
-    Ok(Chosen { number: kept.numbers[at], tunnel: &kept.tunnels[at], hop: &mut kept.hops[at] })
+    let place = (customer & (KEPT - 1)) * CUSTOMER_TUNNELS as u32 + at as u32;
+    Ok(Chosen { number: kept.numbers[at], tunnel: &kept.tunnels[at], hop: &raw const kept.hops[at], place })
+}
+
+impl Chosen {
+    /// The outer header of a packet with these ends, the tunnel's, in front of `len` octets.
+    ///
+    /// # Errors
+    /// Why the packet is not sent.
+    #[inline(always)]
+    pub(crate) fn outer(&self, packet: &Packet, ends: Ends, len: usize) -> Result<Outer<'static>, Reason> {
+        let ask = |route: &Route| {
+            let (source, destination, rest) = route.packed();
+            // SAFETY: the context is the packet's, whose octets are only read.
+            unsafe { xdpchain_ask_route(packet.as_ptr(), self.place, source, destination, rest) }
+        };
+        // SAFETY: as in `find`.
+        unsafe { Outer::new(packet, ends, len, address6, self.hop, ask) }
+    }
+}
+
+/// What an alias stands for.
+#[inline(always)]
+fn address6(alias: Ipv4) -> Option<&'static Address6> {
+    // SAFETY: nothing here changes the map, and the value is only read.
+    unsafe { ADDRESSES6.get(alias) }
+}
+
+/// Asks the kernel for the next hop of a [packed](Route::packed) route, which is kept at `place`. A global function.
+///
+/// # Safety
+/// `ctx` is a packet that nobody writes meanwhile.
+#[inline(never)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn xdpchain_ask_route(
+    ctx: *mut xdp_md,
+    place: u32,
+    source: u32,
+    destination: u32,
+    rest: u32,
+) -> u64 {
+    const TUNNELS: u32 = CUSTOMER_TUNNELS as u32;
+    let Some(kept) = KEPT_CUSTOMERS.get_ptr_mut(place / TUNNELS & (KEPT - 1)) else {
+        return pack(Err(Reason::NotForwarded));
+    };
+    // SAFETY: as in `find`, whose caller does not look at it meanwhile.
+    let hop = unsafe { &mut (*kept).hops[(place % TUNNELS) as usize] };
+    Route::unpacked(source, destination, rest).ask(&Packet::of(ctx), hop, address6)
+}
+
+/// A number that both directions of the inner flow share; 0 when the flow cannot be told.
+#[inline(always)]
+pub(crate) fn entropy(packet: &Packet, inner: &Inner) -> u32 {
+    // SAFETY: the context is the packet's, whose octets are only read.
+    unsafe { xdpchain_entropy(packet.as_ptr(), inner.ethertype as u32, inner.offset as u32) }
+}
+
+/// As [`entropy`], of the IP packet of this type at `offset`. A global function: the verifier follows it once, and not anew for each way
+/// that leads here.
+///
+/// # Safety
+/// `ctx` is a packet that nobody writes meanwhile.
+#[inline(never)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn xdpchain_entropy(ctx: *mut xdp_md, ethertype: u32, offset: u32) -> u32 {
+    symmetric_hash(&Packet::of(ctx), ethertype as u16, offset as usize & 0x3fff).unwrap_or(0)
+}
+
+/// Asks the maps about `customer`, and keeps what they tell. 1, or 0 when it has no tunnel. A global function, too.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn xdpchain_ask(customer: u32) -> u32 {
+    let Some(kept) = KEPT_CUSTOMERS.get_ptr_mut(customer & (KEPT - 1)) else { return 0 };
+    // SAFETY: as in `find`, which looks at it again afterwards.
+    unsafe { &mut *kept }.ask(customer).is_some() as u32
 }
 
 impl Kept {
     /// Asks the maps about `customer`.
     #[inline(always)]
-    fn ask(&mut self, customer: u32) -> Result<(), Reason> {
+    fn ask(&mut self, customer: u32) -> Option<()> {
         self.count = 0;
         // SAFETY: nothing here changes the map, and a value that user space replaces meanwhile is read field by field at worst
         // from both, until it is asked for again.
-        let found = unsafe { CUSTOMERS.get(customer) }.ok_or(Reason::NoTunnel)?;
+        let found = unsafe { CUSTOMERS.get(customer) }?;
         let count = found.count.min(CUSTOMER_TUNNELS as u32);
         if count == 0 {
-            return Err(Reason::NoTunnel);
+            return None;
         }
         self.customer = customer;
         self.asked = ticks();
@@ -95,7 +177,7 @@ impl Kept {
                 // Volatile: of what is in memory the verifier remembers nothing, and so follows one way on from here.
                 // SAFETY: a field of this value, as above.
                 Some(tunnel) => unsafe {
-                    self.tunnels[i] = *tunnel;
+                    copy(tunnel, &mut self.tunnels[i]);
                     there.write_volatile(1);
                 },
                 None => unsafe {
@@ -107,6 +189,18 @@ impl Kept {
             }
         }
         self.count = count;
-        Ok(())
+        Some(())
+    }
+}
+
+/// Copies a tunnel, in words: of an assignment the compiler makes a call to a loop over single octets.
+#[inline(always)]
+fn copy(from: &GreTunnel, to: &mut GreTunnel) {
+    const WORDS: usize = size_of::<GreTunnel>() / 4;
+    const { assert!(WORDS * 4 == size_of::<GreTunnel>()) };
+    let (from, to) = (core::ptr::from_ref(from).cast::<u32>(), core::ptr::from_mut(to).cast::<u32>());
+    for i in 0..WORDS {
+        // SAFETY: within both values, all of whose octets are of some field.
+        unsafe { to.add(i).write_unaligned(from.add(i).read_unaligned()) };
     }
 }

@@ -13,6 +13,7 @@ mod echo;
 mod endpoints;
 mod filter;
 mod outer;
+mod payload;
 mod sessions;
 
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
@@ -20,7 +21,10 @@ use xdpchain_abi::{Ipv4, Reason, UplinkKey, UplinkSession, direction, endpoint_f
 use xdpchain_kit::{Inner, Packet, decapsulated_tos, is_link_local, is_within6, set_tos};
 use xdpchain_wire::{Octets as _, ethernet::ethertype, gtpu, ipv4, ipv6};
 
-use self::outer::{Message, Outer};
+use self::{
+    outer::{Message, Outer},
+    payload::Payload,
+};
 
 xdpchain_kit::module!();
 
@@ -35,7 +39,7 @@ fn gtp_decap(ctx: XdpContext) -> u32 {
     let mut packet = Packet::new(&ctx);
     match judge(&mut packet) {
         Ok(verdict) => verdict,
-        Err(reason) => module::refuse_as(reason, reason.fate()),
+        Err(reason) => module::refuse(packet.forget_reason(reason)),
     }
 }
 
@@ -87,11 +91,7 @@ fn decapsulate(
     if session.flags & session_flags::VERIFY_UDP_CHECKSUM != 0 {
         outer.verify(packet)?;
     }
-    let payload = if message.has_optional {
-        optional(packet, message)?
-    } else {
-        gtpu::Payload { offset: message.offset + gtpu::LEN, qfi: None }
-    };
+    let payload = Payload::find(packet, message)?;
     let moved = session.peer != outer.source;
     if moved && session.flags & session_flags::STRICT_PEER != 0 {
         return Err(Reason::PeerStrict);
@@ -124,24 +124,11 @@ fn decapsulate(
         context.customer = customer;
         context.session = number;
         context.inner_len = inner.len as u16;
-        context.has_qfi = payload.qfi.is_some() as u8;
-        context.qfi = payload.qfi.unwrap_or(0);
+        context.has_qfi = payload.has_qfi as u8;
+        context.qfi = payload.qfi;
         context.outer_tos = outer.tos;
     });
     Ok(XDP_PASS)
-}
-
-/// What a message carries whose header has more than its mandatory part.
-#[inline(always)]
-fn optional(packet: &Packet, message: &Message) -> Result<gtpu::Payload, Reason> {
-    let header = packet.at(message.offset).ok_or(Reason::Truncated)?;
-    gtpu::Payload::parse(packet, gtpu::View(header), message.offset, message.end).map_err(|error| match error
-    {
-        gtpu::Error::Truncated => Reason::Truncated,
-        gtpu::Error::Length => Reason::GtpLength,
-        gtpu::Error::BadExtension => Reason::BadExtension,
-        gtpu::Error::NotSupported => Reason::ExtensionNotSupported,
-    })
 }
 
 /// Whether the inner source belongs to the session.

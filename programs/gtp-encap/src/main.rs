@@ -78,7 +78,7 @@ fn forward(packet: &mut Packet, context: &PacketContext) -> Result<u32, Reason> 
     if !matches!(link.ethertype, ethertype::IPV4 | ethertype::IPV6) {
         return Ok(XDP_PASS);
     }
-    let inner = Inner::parse(packet, link.network, packet.len())?;
+    let inner = packet.forget_version(Inner::parse(packet, link.network, packet.len())?);
     if inner.to_group {
         return Err(Reason::InnerMulticast);
     }
@@ -94,7 +94,7 @@ fn forward(packet: &mut Packet, context: &PacketContext) -> Result<u32, Reason> 
     module::change_context(|context| context.session = session.session);
 
     let has_qfi = session.flags & session_flags::HAS_QFI != 0;
-    let overhead = if has_qfi { OVERHEAD + CONTAINER } else { OVERHEAD };
+    let overhead = packet.forget::<0x1f>(if has_qfi { OVERHEAD + CONTAINER } else { OVERHEAD });
     let outer = outer::new(packet, &inner, session, overhead)?;
     let headers = outer.ip_len() + overhead;
     if outer::is_too_long(&outer, packet, &inner) {
@@ -102,6 +102,7 @@ fn forward(packet: &mut Packet, context: &PacketContext) -> Result<u32, Reason> 
     }
     let id = if outer.next_hop.is_too_long() { fragment_id(packet, &inner, hash) } else { 0 };
     let mss_mtu = if is_syn(packet, &inner) { mss_mtu(CONFIG.get(0), &outer.next_hop, headers) } else { 0 };
+    let mss_mtu = packet.forget16(mss_mtu as u16) as usize;
 
     packet.truncate(inner.offset + inner.len).ok_or(Reason::Truncated)?;
     let grown = ethernet::LEN + headers - inner.offset;
@@ -133,7 +134,7 @@ fn forward(packet: &mut Packet, context: &PacketContext) -> Result<u32, Reason> 
     decrement_ttl(packet, start).ok_or(Reason::Headroom)?;
     if mss_mtu != 0 {
         // A header that is cut short says nothing that could be lowered.
-        let _clamped = clamp_mss(packet, inner.ethertype, start, mss_mtu);
+        clamp_mss(packet, inner.ethertype, start, mss_mtu);
     }
     outer::sum(&outer, packet, transport)?;
     outer.next_hop.send(packet)
@@ -148,10 +149,12 @@ fn address(packet: &Packet, inner: &Inner) -> Result<[u32; 4], Reason> {
     let word = |o: &[u8], i: usize| u32::from_ne_bytes([o[i], o[i + 1], o[i + 2], o[i + 3]]);
     if inner.ethertype == ethertype::IPV4 {
         let header: &[u8; ipv4::LEN] = packet.at(inner.offset).ok_or(Reason::InnerMalformed)?;
-        Ok([0, 0, 0xffff_u32.to_be(), word(header, 16)])
+        let none = packet.forget::<1>(0) as u32;
+        Ok([none, none, 0xffff_u32.to_be(), word(header, 16)])
     } else {
         let header: &[u8; ipv6::LEN] = packet.at(inner.offset).ok_or(Reason::InnerMalformed)?;
-        Ok([word(header, 24), word(header, 28), 0, 0])
+        let none = packet.forget::<1>(0) as u32;
+        Ok([word(header, 24), word(header, 28), none, none])
     }
 }
 

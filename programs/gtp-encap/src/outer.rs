@@ -35,9 +35,7 @@ pub(crate) fn new(
         session.dscp << 2 | inner.tos & 0b11
     };
     let ends = Ends { source: session.local, destination: session.peer, protocol: protocol::UDP, tos };
-    // An array has an entry for every index; only the verifier does not know.
-    let hop = hops::toward(session.peer).ok_or(Reason::NotForwarded)?;
-    Outer::new(packet, ends, overhead + inner.len, hop, address6)
+    hops::outer(packet, ends, overhead + inner.len)
 }
 
 /// Whether the packet neither fits the way out nor may be fragmented on it, or is too long to sum it for the checksum.

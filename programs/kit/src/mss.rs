@@ -1,5 +1,6 @@
 //! The maximum segment size of TCP, lowered to what tunnels take.
 
+use aya_ebpf::bindings::xdp_md;
 use xdpchain_abi::EncapConfig;
 use xdpchain_wire::{Octets, OctetsMut, checksum, ethernet::ethertype, ipv4, ipv6, protocol, tcp};
 
@@ -7,6 +8,8 @@ use crate::{Inner, NextHop, Packet};
 
 /// Options that are looked at; a header has room for 40 of one octet.
 const MAX_OPTIONS: usize = 40;
+/// Over all offsets that a header may have.
+const FOUND: usize = 0x100;
 
 /// Whether the inner packet opens a TCP connection: its sender says what it takes (RFC 9293, 3.7.1). Of a fragment, and of
 /// IPv6 with extension headers, that is not asked.
@@ -44,27 +47,61 @@ pub fn mss_mtu(config: Option<&EncapConfig>, next_hop: &NextHop, overhead: usize
 /// octets, and corrects the checksum. What is lower, or does not say, stays: without the option segments are small anyway
 /// (RFC 9293, 3.7.1).
 #[inline(always)]
-pub fn clamp_mss(packet: &mut Packet, ethertype: u16, offset: usize, mtu: usize) -> Option<()> {
+pub fn clamp_mss(packet: &mut Packet, ethertype: u16, offset: usize, mtu: usize) {
+    // SAFETY: the context is the packet's.
+    unsafe { xdpchain_clamp_mss(packet.as_ptr(), ethertype as u32, offset as u32, mtu as u32) };
+}
+
+/// As [`clamp_mss`]. A global function: the verifier follows its loop once, and not anew for each way that leads here.
+///
+/// # Safety
+/// `ctx` is a packet that nobody else uses meanwhile.
+#[inline(never)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn xdpchain_clamp_mss(ctx: *mut xdp_md, ethertype: u32, offset: u32, mtu: u32) -> u32 {
+    let mut packet = Packet::of(ctx);
+    clamp(&mut packet, ethertype as u16, offset as usize, mtu as usize).is_some() as u32
+}
+
+#[inline(always)]
+fn clamp(packet: &mut Packet, ethertype: u16, offset: usize, mtu: usize) -> Option<()> {
     let headers = tcp::LEN + if ethertype == ethertype::IPV4 { ipv4::LEN } else { ipv6::LEN };
     let limit = mtu.checked_sub(headers)? as u16;
-    let start = packet.forget::<0x7f>(header(packet, ethertype, offset)?);
+    let start = packet.forget::<0x7f>(header(packet, ethertype, packet.forget::<0x7f>(offset))?);
     let len = tcp::View(packet.at(start)?).header_len();
     if len < tcp::LEN {
         return None;
     }
-    let end = packet.forget::<0xff>(start + len);
-    let mut at = packet.forget::<0xff>(start + tcp::LEN);
+    let end = start + len;
+    let mut at = start + tcp::LEN;
     for _ in 0..MAX_OPTIONS {
-        match tcp::Step::over(packet, at, end) {
-            tcp::Step::Next(next) => at = packet.forget::<0xff>(next),
-            tcp::Step::Mss(mss) => {
-                lower(packet, start, mss, limit)?;
-                break;
-            }
-            tcp::Step::End => break,
+        // SAFETY: the context is the packet's.
+        let step = unsafe { xdpchain_tcp_option(packet.as_ptr(), at as u32, end as u32) } as usize;
+        if step == 0 {
+            break;
         }
+        if step & FOUND != 0 {
+            return lower(packet, start, packet.forget::<0xff>(step), limit);
+        }
+        at = step;
     }
     Some(())
+}
+
+/// The option at `at` of a TCP header that ends at `end`: where the next one begins, or [`FOUND`] and where the maximum segment size
+/// stands, or 0 when there is none. A global function, too.
+///
+/// # Safety
+/// As of [`xdpchain_clamp_mss`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn xdpchain_tcp_option(ctx: *mut xdp_md, at: u32, end: u32) -> u32 {
+    let packet = Packet::of(ctx);
+    match tcp::Step::over(&packet, at as usize & 0xff, end as usize & 0xff) {
+        tcp::Step::Next(next) => next as u32,
+        tcp::Step::Mss(mss) => (mss | FOUND) as u32,
+        tcp::Step::End => 0,
+    }
 }
 
 /// Makes the number at `at`, in the TCP header at `start`, no larger than `limit`.

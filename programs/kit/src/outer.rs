@@ -7,7 +7,7 @@ use xdpchain_wire::{
     ipv4, ipv6,
 };
 
-use crate::{Hop, Inner, NextHop, Packet, Route, Route6, opaque};
+use crate::{Hop, Inner, NextHop, Packet, Route, opaque, route::is_alias};
 
 /// What an outer IP header is made of.
 #[derive(Clone, Copy, Debug)]
@@ -36,32 +36,36 @@ pub struct Outer<'a> {
 }
 
 impl<'a> Outer<'a> {
-    /// The header in front of `len` octets. `address` finds what an alias stands for; `hop` is where a next hop over IPv4 is kept.
+    /// The header in front of `len` octets. `address` finds what an alias stands for; `hop` and `ask` are as for
+    /// [`Route::next_hop`].
     ///
     /// # Errors
     /// Why the packet is not sent.
+    ///
+    /// # Safety
+    /// As for [`Route::next_hop`].
     #[inline(always)]
-    pub fn new(
+    pub unsafe fn new(
         packet: &Packet,
         ends: Ends,
         len: usize,
-        hop: &mut Hop,
         address: impl Fn(Ipv4) -> Option<&'a Address6>,
+        hop: *const Hop,
+        ask: impl FnOnce(&Route) -> u64,
     ) -> Result<Self, Reason> {
         let Ends { source, destination, protocol, tos } = ends;
-        // Out of 0.0.0.0/8 are the aliases.
-        if destination.octets[0] != 0 {
-            let total_len = total_len(ipv4::LEN, len)?;
-            let next_hop = Route { source, destination, protocol, tos, total_len }.next_hop(packet, hop)?;
-            return Ok(Self { next_hop, ends, total_len, local: opaque(None), remote: opaque(None) });
+        let (mut local, mut remote, mut header) = (None, None, ipv4::LEN);
+        if is_alias(destination) {
+            (local, remote, header) = (address(source), address(destination), ipv6::LEN);
+            if local.is_none() || remote.is_none() {
+                return Err(Reason::NoRoute);
+            }
         }
-        let total_len = total_len(ipv6::LEN, len)?;
-        let (Some(local), Some(remote)) = (address(source), address(destination)) else {
-            return Err(Reason::NoRoute);
-        };
-        let route = Route6 { source: &local.address, destination: &remote.address, protocol, tos, total_len };
-        let next_hop = route.next_hop(packet)?;
-        Ok(Self { next_hop, ends, total_len, local: opaque(Some(local)), remote: opaque(Some(remote)) })
+        let total_len = packet.forget16(total_len(header, len)?);
+        let route = Route { source, destination, protocol, tos, total_len };
+        // SAFETY: as the caller promises.
+        let next_hop = unsafe { route.next_hop(packet, hop, ask) }?;
+        Ok(Self { next_hop, ends, total_len, local: opaque(local), remote: opaque(remote) })
     }
 
     /// Octets of the header.

@@ -9,11 +9,13 @@ use aya_ebpf::{
     helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     programs::XdpContext,
 };
-use xdpchain_abi::{Ipv6, tags};
+use xdpchain_abi::{Ipv6, REASONS, Reason, tags};
 use xdpchain_wire::{
     Octets, OctetsMut,
     ethernet::{self, Link, ethertype},
 };
+
+use crate::{Inner, packed::reason};
 
 /// The largest offset that a window may begin at. The verifier wants variable offsets well under 64 KiB; no frame
 /// that XDP sees in one buffer is longer.
@@ -43,7 +45,13 @@ impl Packet {
     /// The packet that the program was called for.
     #[inline(always)]
     pub fn new(ctx: &XdpContext) -> Self {
-        Self { ctx: ctx.ctx }
+        Self::of(ctx.ctx)
+    }
+
+    /// The packet whose context this is.
+    #[inline(always)]
+    pub fn of(ctx: *mut xdp_md) -> Self {
+        Self { ctx }
     }
 
     /// Octets from the frame's start to its end.
@@ -120,6 +128,27 @@ impl Packet {
     pub fn forget<const MASK: usize>(&self, offset: usize) -> usize {
         const { assert!((MASK + 1).is_power_of_two() && MASK <= MAX_OFFSET) };
         unknown::<MASK>(self.start(), offset) & MASK
+    }
+
+    /// `number`, of which the verifier knows no more than that it has 16 bits.
+    #[inline(always)]
+    pub fn forget16(&self, number: u16) -> u16 {
+        unknown::<0xffff>(self.start(), number as usize) as u16
+    }
+
+    /// `inner`, of which the verifier forgets what differs by version: packets of both it follows as one.
+    #[inline(always)]
+    pub fn forget_version(&self, inner: Inner) -> Inner {
+        let len = self.forget16(inner.len as u16) as usize;
+        Inner { ethertype: self.forget16(inner.ethertype), len, ..inner }
+    }
+
+    /// The reason `of`, of which the verifier forgets which one it is: what follows it looks at once, and not once for each reason.
+    #[inline(always)]
+    pub fn forget_reason(&self, of: Reason) -> Reason {
+        let number = self.forget::<{ REASONS as usize - 1 }>(of as usize) as u16;
+        // SAFETY: the same number, as all are below `REASONS`.
+        unsafe { reason(number) }
     }
 
     /// The tags that a packet which leaves its tunnel gets by `policy`, one of [`tags`]. `network` is where its outer IP
@@ -350,10 +379,7 @@ pub(crate) fn opaque<T>(value: Option<&T>) -> Option<&T> {
     let pointer = value.map_or(core::ptr::null(), core::ptr::from_ref);
     #[cfg(target_arch = "bpf")]
     let pointer = {
-        let mut pointer = pointer as usize;
-        // SAFETY: moves a register to itself and touches nothing else.
-        unsafe { core::arch::asm!("{0} = {0}", inout(reg) pointer, options(pure, nomem, nostack)) };
-        pointer as *const T
+        moved(pointer as usize) as *const T
     };
     // SAFETY: null, or the reference that it was.
     unsafe { pointer.as_ref() }
@@ -363,12 +389,17 @@ pub(crate) fn opaque<T>(value: Option<&T>) -> Option<&T> {
 #[inline(always)]
 fn opaque_word(word: u32) -> u32 {
     #[cfg(target_arch = "bpf")]
-    {
-        let mut word = word as u64;
-        // SAFETY: moves a register to itself and touches nothing else.
-        unsafe { core::arch::asm!("{0} = {0}", inout(reg) word, options(pure, nomem, nostack)) };
-        word as u32
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    core::hint::black_box(word)
+    let word = moved(word as usize) as u32;
+    word
+}
+
+/// `value` in another register. No machine leaves that instruction out, as it may leave out a move to the same register; then two
+/// lines would begin at one address, and bpftool shows none of a program that has such.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+fn moved(value: usize) -> usize {
+    let result;
+    // SAFETY: moves a register to another one and touches nothing else.
+    unsafe { core::arch::asm!("{0} = {1}", out(reg) result, in(reg) value, options(pure, nomem, nostack)) };
+    result
 }

@@ -10,45 +10,27 @@ use aya_ebpf::{
     },
     helpers::{bpf_fib_lookup as fib_lookup, bpf_redirect},
 };
-use xdpchain_abi::{Ipv4, Ipv6, Reason};
+use xdpchain_abi::{Address6, Ipv4, Ipv6, Reason};
 
-use crate::{
-    Addresses, Packet,
-    hops::{Hop, Kept},
-};
+use crate::{Addresses, Hop, Packet, pack, unpack};
 
 /// `AF_INET`, the same on every Linux.
 const AF_INET: u8 = 2;
 /// `AF_INET6`, the same on every Linux.
 const AF_INET6: u8 = 10;
 
-/// An outer IPv4 packet that is to be sent, as far as routing asks.
+/// An outer packet that is to be sent, as far as routing asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Route {
-    /// Outer source.
+    /// Outer source: our address, or the alias of an IPv6 one.
     pub source: Ipv4,
-    /// Outer destination.
+    /// Outer destination, of the same family.
     pub destination: Ipv4,
     /// IP protocol of what the outer header carries.
     pub protocol: u8,
-    /// TOS octet.
+    /// TOS octet or traffic class.
     pub tos: u8,
     /// Octets of the outer packet, compared with the way out's MTU.
-    pub total_len: u16,
-}
-
-/// An outer IPv6 packet that is to be sent, as far as routing asks.
-#[derive(Clone, Copy, Debug)]
-pub struct Route6<'a> {
-    /// Outer source.
-    pub source: &'a Ipv6,
-    /// Outer destination.
-    pub destination: &'a Ipv6,
-    /// IP protocol of what the outer header carries.
-    pub protocol: u8,
-    /// Traffic class.
-    pub tos: u8,
-    /// Octets of the outer packet, this header included, compared with the way out's MTU.
     pub total_len: u16,
 }
 
@@ -61,7 +43,7 @@ pub struct NextHop {
     /// Octets of the longest packet that fits the way out; 0 when the kernel does not say, as before 5.12 none does.
     pub mtu: u16,
     /// That interface.
-    ifindex: u32,
+    pub(crate) ifindex: u32,
     /// Who sends the packet, one of the numbers below.
     sender: usize,
 }
@@ -72,62 +54,131 @@ const SENT: usize = 0;
 const UNRESOLVED: usize = 1;
 /// The kernel does, in fragments, as the packet is longer than the way out allows.
 const TOO_LONG: usize = 2;
+/// Where the MTU stands in what [`Route::ask`] returns, above the sender.
+const MTU_SHIFT: u32 = 16;
 
 impl Route {
     /// The next hop: what the kernel told just before, as `hop` keeps it, or tells now. Forwarding must be on for the interface that
-    /// the packet came in on.
+    /// the packet came in on. `ask` is a global function of the module's that calls [`ask`](Self::ask) with the same hop.
     ///
     /// # Errors
     /// The reason for which the packet is not forwarded.
+    ///
+    /// # Safety
+    /// `hop` is a map's value that nobody else uses meanwhile, but for `ask`.
     #[inline(always)]
-    pub fn next_hop(&self, packet: &Packet, hop: &mut Hop) -> Result<NextHop, Reason> {
-        let ingress = packet.ingress_ifindex();
-        if let Some(Kept { addresses, mtu, ifindex }) = hop.find(self, ingress) {
-            return Ok(NextHop { addresses, mtu, ifindex, sender: packet.forget::<3>(SENT) });
+    pub unsafe fn next_hop(
+        &self,
+        packet: &Packet,
+        hop: *const Hop,
+        ask: impl FnOnce(&Self) -> u64,
+    ) -> Result<NextHop, Reason> {
+        let mut told = SENT;
+        // SAFETY: as the caller promises.
+        if !unsafe { &*hop }.is_of(self, packet.ingress_ifindex()) {
+            // SAFETY: packed by `ask`.
+            told = unsafe { unpack(ask(self)) }? as usize;
         }
-        let next = self.ask(packet)?;
-        if next.sender == SENT {
-            let kept = Kept { addresses: next.addresses, mtu: next.mtu, ifindex: next.ifindex };
-            hop.keep(self, ingress, &kept);
+        let sender = packet.forget::<3>(told);
+        if sender != SENT {
+            let addresses = packet.addresses().ok_or(Reason::Truncated)?;
+            return Ok(NextHop { addresses, mtu: (told >> MTU_SHIFT) as u16, ifindex: 0, sender });
         }
-        Ok(next)
+        // SAFETY: as above; `ask` has returned.
+        let hop = unsafe { &*hop };
+        Ok(NextHop { addresses: Addresses(hop.addresses), mtu: hop.mtu as u16, ifindex: hop.ifindex, sender })
     }
 
-    /// Asks the kernel.
+    /// The route as arguments of a function, to which it is [`unpacked`](Self::unpacked).
     #[inline(always)]
-    fn ask(&self, packet: &Packet) -> Result<NextHop, Reason> {
+    pub fn packed(&self) -> (u32, u32, u32) {
+        let rest = (self.protocol as u32) << 24 | (self.tos as u32) << 16 | self.total_len as u32;
+        (u32::from_ne_bytes(self.source.octets), u32::from_ne_bytes(self.destination.octets), rest)
+    }
+
+    /// The route that was [`packed`](Self::packed).
+    #[inline(always)]
+    pub fn unpacked(source: u32, destination: u32, rest: u32) -> Self {
+        Self {
+            source: Ipv4 { octets: source.to_ne_bytes() },
+            destination: Ipv4 { octets: destination.to_ne_bytes() },
+            protocol: (rest >> 24) as u8,
+            tos: (rest >> 16) as u8,
+            total_len: rest as u16,
+        }
+    }
+
+    /// Asks the kernel; keeps a next hop that it tells in `hop`. What else it tells is [packed](pack): the sender, and an MTU.
+    #[inline(always)]
+    pub fn ask<'a>(
+        &self,
+        packet: &Packet,
+        hop: &mut Hop,
+        address: impl Fn(Ipv4) -> Option<&'a Address6>,
+    ) -> u64 {
+        pack(self.told(packet, hop, address))
+    }
+
+    #[inline(always)]
+    fn told<'a>(
+        &self,
+        packet: &Packet,
+        hop: &mut Hop,
+        address: impl Fn(Ipv4) -> Option<&'a Address6>,
+    ) -> Result<u32, Reason> {
         let mut fib = Fib(MaybeUninit::uninit());
         let fib = fib.zeroed();
-        fib.family = AF_INET;
         fib.l4_protocol = self.protocol;
         fib.__bindgen_anon_1.tot_len = self.total_len;
-        fib.__bindgen_anon_2.tos = self.tos;
-        fib.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(self.source.octets);
-        fib.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(self.destination.octets);
-        ask(packet, fib, self.total_len)
+        if is_alias(self.destination) {
+            let (Some(source), Some(destination)) = (address(self.source), address(self.destination)) else {
+                return Err(Reason::NoRoute);
+            };
+            fib.family = AF_INET6;
+            fib.__bindgen_anon_2.flowinfo = ((self.tos as u32) << 20).to_be();
+            // SAFETY: the fields hold four words each, and the addresses sixteen octets.
+            unsafe {
+                copy(&raw mut fib.__bindgen_anon_3.ipv6_src, &source.address);
+                copy(&raw mut fib.__bindgen_anon_4.ipv6_dst, &destination.address);
+            }
+        } else {
+            fib.family = AF_INET;
+            fib.__bindgen_anon_2.tos = self.tos;
+            fib.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(self.source.octets);
+            fib.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(self.destination.octets);
+        }
+        let ingress = packet.ingress_ifindex();
+        fib.ifindex = ingress;
+        // SAFETY: context and struct are valid for the call, and the size is the struct's.
+        let result =
+            unsafe { fib_lookup(packet.as_ptr().cast(), fib, size_of::<bpf_fib_lookup>() as i32, 0) };
+        if result < 0 {
+            return Err(Reason::NotForwarded);
+        }
+        // SAFETY: both fields of the union are 16-bit numbers; the kernel writes the MTU over the length that it was asked about.
+        let mtu = unsafe { fib.__bindgen_anon_1.mtu_result };
+        match result as u32 {
+            BPF_FIB_LKUP_RET_SUCCESS => {
+                hop.keep(self, ingress, &NextHop::told(fib, mtu, self.total_len));
+                Ok(SENT as u32)
+            }
+            BPF_FIB_LKUP_RET_NO_NEIGH => Ok(UNRESOLVED as u32),
+            BPF_FIB_LKUP_RET_FRAG_NEEDED => {
+                let mtu = if mtu < self.total_len { mtu as u32 } else { 0 };
+                Ok(mtu << MTU_SHIFT | TOO_LONG as u32)
+            }
+            BPF_FIB_LKUP_RET_BLACKHOLE | BPF_FIB_LKUP_RET_UNREACHABLE | BPF_FIB_LKUP_RET_PROHIBIT => {
+                Err(Reason::NoRoute)
+            }
+            _ => Err(Reason::NotForwarded),
+        }
     }
 }
 
-impl Route6<'_> {
-    /// As [`Route::next_hop`].
-    ///
-    /// # Errors
-    /// As [`Route::next_hop`].
-    #[inline(always)]
-    pub fn next_hop(&self, packet: &Packet) -> Result<NextHop, Reason> {
-        let mut fib = Fib(MaybeUninit::uninit());
-        let fib = fib.zeroed();
-        fib.family = AF_INET6;
-        fib.l4_protocol = self.protocol;
-        fib.__bindgen_anon_1.tot_len = self.total_len;
-        fib.__bindgen_anon_2.flowinfo = ((self.tos as u32) << 20).to_be();
-        // SAFETY: the fields hold four words each, and the addresses sixteen octets.
-        unsafe {
-            copy(&raw mut fib.__bindgen_anon_3.ipv6_src, self.source);
-            copy(&raw mut fib.__bindgen_anon_4.ipv6_dst, self.destination);
-        }
-        ask(packet, fib, self.total_len)
-    }
+/// Whether `address` stands for an IPv6 one: those out of 0.0.0.0/8 do.
+#[inline(always)]
+pub(crate) fn is_alias(address: Ipv4) -> bool {
+    address.octets[0] == 0
 }
 
 /// Writes an address as the words that the kernel has it in.
@@ -145,53 +196,26 @@ unsafe fn copy(to: *mut [u32; 4], from: &Ipv6) {
     }
 }
 
-/// Asks for the next hop of a packet of `total_len` octets.
-#[inline(always)]
-fn ask(packet: &Packet, fib: &mut bpf_fib_lookup, total_len: u16) -> Result<NextHop, Reason> {
-    fib.ifindex = packet.ingress_ifindex();
-    // SAFETY: context and struct are valid for the call, and the size is the struct's.
-    let result = unsafe { fib_lookup(packet.as_ptr().cast(), fib, size_of::<bpf_fib_lookup>() as i32, 0) };
-    if result < 0 {
-        return Err(Reason::NotForwarded);
-    }
-    // SAFETY: both fields of the union are 16-bit numbers; the kernel writes the MTU over the length that it was asked about.
-    let mtu = unsafe { fib.__bindgen_anon_1.mtu_result };
-    match result as u32 {
-        BPF_FIB_LKUP_RET_SUCCESS => {
-            // Volatile, in the halves that both are aligned for: the verifier allows no others on the stack.
-            let half = |octets: &[u8; 6], i: usize| {
-                // SAFETY: within the octets, which the struct has at an even offset.
-                unsafe { octets.as_ptr().cast::<u16>().add(i).read_volatile() as u32 }
-            };
-            let (d, s) = (&fib.dmac, &fib.smac);
-            // Joined in the machine's order, which is little-endian for this target.
-            let word = |low: u32, high: u32| high << 16 | low;
-            let addresses = Addresses([
-                word(half(d, 0), half(d, 1)),
-                word(half(d, 2), half(s, 0)),
-                word(half(s, 1), half(s, 2)),
-            ]);
-            // A kernel that does not say leaves the length; a packet that just fits is taken for such a one.
-            let mtu = if mtu == total_len { 0 } else { mtu };
-            Ok(NextHop { addresses, mtu, ifindex: fib.ifindex, sender: packet.forget::<3>(SENT) })
-        }
-        BPF_FIB_LKUP_RET_NO_NEIGH => NextHop::of_kernel(packet, 0, UNRESOLVED),
-        BPF_FIB_LKUP_RET_FRAG_NEEDED => {
-            NextHop::of_kernel(packet, if mtu < total_len { mtu } else { 0 }, TOO_LONG)
-        }
-        BPF_FIB_LKUP_RET_BLACKHOLE | BPF_FIB_LKUP_RET_UNREACHABLE | BPF_FIB_LKUP_RET_PROHIBIT => {
-            Err(Reason::NoRoute)
-        }
-        _ => Err(Reason::NotForwarded),
-    }
-}
-
 impl NextHop {
-    /// A packet that the kernel is to send.
+    /// What the kernel told of a packet of `total_len` octets that fits.
     #[inline(always)]
-    fn of_kernel(packet: &Packet, mtu: u16, sender: usize) -> Result<Self, Reason> {
-        let addresses = packet.addresses().ok_or(Reason::Truncated)?;
-        Ok(Self { addresses, mtu, ifindex: 0, sender: packet.forget::<3>(sender) })
+    fn told(fib: &bpf_fib_lookup, mtu: u16, total_len: u16) -> Self {
+        // Volatile, in the halves that both are aligned for: the verifier allows no others on the stack.
+        let half = |octets: &[u8; 6], i: usize| {
+            // SAFETY: within the octets, which the struct has at an even offset.
+            unsafe { octets.as_ptr().cast::<u16>().add(i).read_volatile() as u32 }
+        };
+        let (d, s) = (&fib.dmac, &fib.smac);
+        // Joined in the machine's order, which is little-endian for this target.
+        let word = |low: u32, high: u32| high << 16 | low;
+        let addresses = Addresses([
+            word(half(d, 0), half(d, 1)),
+            word(half(d, 2), half(s, 0)),
+            word(half(s, 1), half(s, 2)),
+        ]);
+        // A kernel that does not say leaves the length; a packet that just fits is taken for such a one.
+        let mtu = if mtu == total_len { 0 } else { mtu };
+        Self { addresses, mtu, ifindex: fib.ifindex, sender: SENT }
     }
 
     /// Whether the packet is longer than the way out allows.
@@ -204,6 +228,12 @@ impl NextHop {
     #[inline(always)]
     pub fn is_ready(&self) -> bool {
         self.sender == SENT
+    }
+
+    /// The same, of which the verifier forgets who sends the packet: ways that asked for it come together again.
+    #[inline(always)]
+    pub fn forgotten(self, packet: &Packet) -> Self {
+        Self { sender: packet.forget::<3>(self.sender), ..self }
     }
 
     /// Octets that the way out leaves for what has `overhead` octets in front; 0 when that is not known.

@@ -99,13 +99,19 @@ impl TooBig {
     /// Octets of the answer, an IP packet.
     #[inline(always)]
     pub fn total_len(&self) -> usize {
-        self.headers() + QUOTED
+        Self::len(self.ethertype)
+    }
+
+    /// Octets of an answer of this type.
+    #[inline(always)]
+    pub fn len(ethertype: u16) -> usize {
+        Self::headers(ethertype) + QUOTED
     }
 
     /// Octets of its headers.
     #[inline(always)]
-    fn headers(&self) -> usize {
-        icmp::LEN + if self.ethertype == ethertype::IPV4 { ipv4::LEN } else { ipv6::LEN }
+    fn headers(ethertype: u16) -> usize {
+        icmp::LEN + if ethertype == ethertype::IPV4 { ipv4::LEN } else { ipv6::LEN }
     }
 
     /// Writes the answer over the packet, so that `room` octets of the frame are in front of it. What they hold is not
@@ -114,9 +120,9 @@ impl TooBig {
     #[must_use]
     pub fn write(&self, packet: &mut Packet, room: usize) -> Option<()> {
         packet.truncate(self.offset + QUOTED)?;
-        packet.move_start(self.offset as i32 - (room + self.headers()) as i32)?;
+        packet.move_start(self.offset as i32 - (room + Self::headers(self.ethertype)) as i32)?;
         let start = packet.forget::<0x7f>(room);
-        let quote = packet.forget::<0xff>(room + self.headers());
+        let quote = packet.forget::<0xff>(room + Self::headers(self.ethertype));
         let quoted = sum_512(packet, quote)?;
         if self.ethertype == ethertype::IPV4 {
             let about = ipv4::View(packet.at(quote)?);

@@ -259,11 +259,15 @@ pub enum Error {
 pub struct Payload {
     /// Where it begins, from the start of the frame; never after the end of the message.
     pub offset: usize,
-    /// QoS flow identifier of a PDU Session Container.
-    pub qfi: Option<u8>,
+    /// QoS flow identifier of a PDU Session Container, else [`Payload::NO_QFI`]. A number in either case: what is left unset
+    /// in one of two cases, the kernel's verifier may find being copied.
+    pub qfi: u8,
 }
 
 impl Payload {
+    /// No QoS flow identifier; they have six bits.
+    pub const NO_QFI: u8 = 0xff;
+
     /// Walks the headers of the message whose mandatory part, `view`, is at `offset` and whose last octet is before
     /// `end`, both from the start of the frame.
     #[inline(always)]
@@ -273,7 +277,7 @@ impl Payload {
         offset: usize,
         end: usize,
     ) -> Result<Self, Error> {
-        let mut payload = Self { offset: offset + LEN, qfi: None };
+        let mut payload = Self { offset: offset + LEN, qfi: Self::NO_QFI };
         if payload.offset > end {
             return Err(Error::Length);
         }
@@ -308,7 +312,7 @@ impl Payload {
                 return Err(Error::NotSupported);
             }
             if kind == extension::PDU_SESSION {
-                payload.qfi = Some(first[2] & 0x3f);
+                payload.qfi = first[2] & 0x3f;
             }
             let last: &[u8; 1] = packet.at(next - 1).ok_or(Error::Truncated)?;
             kind = last[0];

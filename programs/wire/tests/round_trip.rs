@@ -205,7 +205,7 @@ proptest! {
     ) {
         let mut message = vec![0xaa; offset + gtpu::LEN + gtpu::OPTIONAL_LEN];
         let kind = |i: usize| if i == lens.len() { 0 } else { kinds[i] };
-        let mut expected_qfi = None;
+        let mut expected_qfi = gtpu::Payload::NO_QFI;
         for (i, len) in lens.iter().enumerate() {
             let start = message.len();
             message.resize(start + *len as usize * 4, 0);
@@ -215,7 +215,7 @@ proptest! {
             message[start + 2] = if i == container { qfi | 0xc0 } else { 0 };
             message[last] = kind(i + 1);
             if kind(i) == 0x85 {
-                expected_qfi = Some(if i == container { qfi } else { 0 });
+                expected_qfi = if i == container { qfi } else { 0 };
             }
         }
         let end = message.len();
@@ -245,7 +245,7 @@ fn an_extension_that_must_be_understood_is_told_from_one_that_need_not_be() {
         let message = message(kind);
         gtpu::Payload::parse(&message[..], gtpu::View(message[..].at(0).unwrap()), 0, 16)
     };
-    assert_eq!(walk(0x7f), Ok(gtpu::Payload { offset: 16, qfi: None }));
+    assert_eq!(walk(0x7f), Ok(gtpu::Payload { offset: 16, qfi: gtpu::Payload::NO_QFI }));
     assert_eq!(walk(0xff), Err(gtpu::Error::NotSupported));
     assert_eq!(walk(0x81), Err(gtpu::Error::NotSupported));
 }
