@@ -367,6 +367,20 @@ fn a_command_that_is_killed_leaves_a_whole_chain_running() {
 }
 
 #[test]
+fn bpftool_shows_the_source_lines_of_every_module() {
+    let links = Links::new();
+    let _shell = raise(&links);
+    let program = links.node.xdp_program("n3").expect("a chain is on it").to_string();
+    let shown = Command::new("bpftool").args(["prog", "dump", "xlated", "id", &program, "linum"]).output();
+    let shown = shown.expect("bpftool runs");
+    assert_eq!(String::from_utf8_lossy(&shown.stderr), "");
+    let text = String::from_utf8_lossy(&shown.stdout);
+    for module in ["gtp-decap", "gre-decap", "acl", "stats", "gre-steer", "gtp-encap"] {
+        assert!(text.contains(&format!("file:{module}/./programs/{module}/src/main.rs")), "{module}");
+    }
+}
+
+#[test]
 fn detach_leaves_no_program_no_map_no_pin_and_no_file() {
     let links = Links::new();
     let shell = raise(&links);
