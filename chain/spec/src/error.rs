@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::secret::redact;
-use crate::tree::Spot;
+use crate::tree::{Spot, lines};
 
 /// Characters of an offending line that are shown at most.
 const EXCERPT: usize = 120;
@@ -23,7 +23,7 @@ pub struct SpecError {
 
 impl SpecError {
     pub(crate) fn new(problem: Problem, spot: Spot, source: &str, file: &Path) -> Self {
-        let text = redact(source.lines().nth(spot.line - 1).unwrap_or_default());
+        let text = redact(lines(source).nth(spot.line - 1).unwrap_or_default());
         Self { problem: Box::new(problem), file: file.to_owned(), spot, text }
     }
 

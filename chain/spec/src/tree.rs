@@ -245,12 +245,17 @@ enum Content {
     Mapping { entries: Vec<Entry>, key: Option<(String, Spot)> },
 }
 
+/// The lines of `text` as YAML has them: a carriage return alone ends one as well (YAML 1.2, 5.4).
+pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split('\n').flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
+}
+
 /// Reads `text`. `None` when it holds no document.
 pub(crate) fn read(text: &str) -> Result<Option<Rc<Node>>, (Problem, Spot)> {
     let mut root = None;
     let mut open: Vec<Open> = Vec::new();
     let mut anchors: HashMap<usize, Rc<Node>> = HashMap::new();
-    let lines: Vec<&str> = text.lines().collect();
+    let lines: Vec<&str> = lines(text).collect();
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(syntax)?;

@@ -80,6 +80,15 @@ help: keep everything in one document, and remove the `---`
 
 #[test]
 fn text_that_is_not_yaml() {
+    // To YAML a carriage return alone ends a line.
+    refused(
+        "version: 1\rmodules:\r  a: { object: a.o\rchains: {}\r",
+        r#"chains.yaml:4:7: not YAML: while parsing a flow mapping, did not find expected ',' or '}'
+ 4 | chains: {}
+   |       ^
+help: look at the indentation, the quotes and the brackets around this place
+"#,
+    );
     refused(
         r#"version: 1
 modules:
