@@ -219,3 +219,12 @@ fn a_program_for_each_module_does_what_the_reference_says() {
     let (packets, seed) = knobs();
     compare(Engine::Tail, packets / 10, seed);
 }
+
+#[test]
+fn the_data_path_looks_its_context_up_once() {
+    if !kernel::test_run_has_context() {
+        return kernel::lacks("reference", "context for test runs of XDP programs");
+    }
+    // Slots share the address where their frames, and those of the deepest call, leave room for it.
+    assert_eq!(Rig::new(Engine::Fused).context_look_ups(), 1);
+}

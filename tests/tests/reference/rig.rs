@@ -6,9 +6,11 @@ use std::os::fd::AsFd as _;
 
 use serde_json::Value;
 use xdpchain_abi::acl_tables::COMPILED;
-use xdpchain_abi::{REASON_MAP, REASONS, Reason, direction};
+use xdpchain_abi::{CONTEXT_MAP, REASON_MAP, REASONS, Reason, direction};
 use xdpchain_compose::object::Object;
-use xdpchain_compose::{EXIT_COLUMNS, EXIT_MAP, Image, MapOwner, Module, Slot, fused, tail};
+use xdpchain_compose::{
+    EXIT_COLUMNS, EXIT_MAP, Image, MapOwner, Module, Relocation, Slot, Target, fused, tail,
+};
 use xdpchain_golden::Entry;
 use xdpchain_host::load::{Loaded, load};
 use xdpchain_host::sys::{self, TestRun};
@@ -86,6 +88,19 @@ impl Rig {
         let at = image.maps.iter().position(|map| map.def.name == EXIT_MAP).expect("the chain counts");
         let exits = open(at);
         Self { image, loaded, reasons, exits }
+    }
+
+    /// How often the chain's main function looks up the packet context.
+    pub(crate) fn context_look_ups(&self) -> usize {
+        let program = &self.image.programs[0];
+        let main = program.functions.get(1).map_or(program.insns.len(), |(insn, _)| *insn as usize);
+        let looks_up = |relocation: &&Relocation| match relocation.target {
+            Target::Map { map } | Target::Value { map, .. } => {
+                relocation.insn < main && self.image.maps[map].def.name == CONTEXT_MAP
+            }
+            _ => false,
+        };
+        program.relocations.iter().filter(looks_up).count()
     }
 
     /// Runs a packet that comes in by an interface.

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use super::flow::follow;
 use crate::Insn;
 use crate::insn::{FP, MODE, MODE_MEM, call, class, code};
-use crate::object::{Function, Referent};
+use crate::object::{Function, Object, Referent};
 
 /// Octets of stack that a program has, with all functions that it has called.
 pub(crate) const MAX_STACK: i32 = 512;
@@ -40,6 +40,37 @@ pub(crate) fn frame_from(function: &Function, taken: i32) -> i32 {
         _ => 0,
     });
     -direct.min().unwrap_or(0).min(taken).min(0)
+}
+
+/// Octets that the kernel counts for a frame, also for one without any.
+pub(crate) fn rounded(octets: i32, unit: i32) -> i32 {
+    (octets.max(1) + unit - 1) / unit * unit
+}
+
+/// Octets of the frames of all functions that are active at once below `entry`, at most; each is [`rounded`] up.
+pub(crate) fn deepest_call(object: &Object, entry: usize, unit: i32) -> i32 {
+    /// Functions that the kernel lets be active at once.
+    const MAX_CALLS: usize = 8;
+    /// `Some(None)` is known of what is being asked about: a callback may refer to itself, and is not called by itself.
+    fn below(object: &Object, at: usize, unit: i32, calls: usize, known: &mut [Option<Option<i32>>]) -> i32 {
+        if calls == MAX_CALLS {
+            return 0;
+        }
+        known[at] = Some(None);
+        let mut deepest = 0;
+        for reference in &object.functions[at].references {
+            let (Referent::Call(to) | Referent::Address(to)) = reference.to else { continue };
+            let further = match known[to] {
+                Some(None) => continue,
+                Some(Some(octets)) => octets,
+                None => below(object, to, unit, calls + 1, known),
+            };
+            deepest = deepest.max(rounded(frame_len(&object.functions[to]), unit) + further);
+        }
+        known[at] = Some(Some(deepest));
+        deepest
+    }
+    below(object, entry, unit, 1, &mut vec![None; object.functions.len()])
 }
 
 /// What a register has to do with the stack.
