@@ -23,11 +23,13 @@ pub(crate) fn tell(packet: &mut Packet, inner: &Inner, mtu: usize) -> Result<u32
 /// As [`tell`], with the packet at `offset`. A global function.
 ///
 /// # Safety
-/// `ctx` is a packet that nobody else uses meanwhile.
+/// As for [`Packet::of`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn xdpchain_tell(ctx: *mut xdp_md, offset: u32, mtu: u32) -> u64 {
-    pack(answer(&mut Packet::of(ctx), offset as usize & 0x1f, mtu as usize & 0xffff))
+    // SAFETY: as the caller promises.
+    let mut packet = unsafe { Packet::of(ctx) };
+    pack(answer(&mut packet, offset as usize & 0x1f, mtu as usize & 0xffff))
 }
 
 #[inline(always)]

@@ -63,21 +63,24 @@ pub(crate) struct Chosen {
 /// [`Reason::NoTunnel`] when there is none.
 #[inline(always)]
 pub(crate) fn find(packet: &Packet, inner: &Inner, customer: u32) -> Result<Chosen, Reason> {
-    let kept = KEPT_CUSTOMERS.get_ptr_mut(customer & (KEPT - 1)).ok_or(Reason::NoTunnel)?;
+    let value = KEPT_CUSTOMERS.get_ptr_mut(customer & (KEPT - 1)).ok_or(Reason::NoTunnel)?;
     // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other.
-    let kept: &'static mut Kept = unsafe { &mut *kept };
-    let known = kept.count != 0 && kept.customer == customer && ticks().wrapping_sub(kept.asked) < KEPT_TICKS;
+    let known = unsafe { &*value }.is_of(customer);
     if !known && xdpchain_ask(customer) == 0 {
         return Err(Reason::NoTunnel);
     }
+    // SAFETY: as above; read again, for what was asked for is written by now. Nobody writes it further on but for `hops`.
+    let kept = unsafe { &*value };
     let at = if kept.count == 1 { 0 } else { choose(&kept.numbers, kept.count, entropy(packet, inner)) };
     // One number to the verifier, whatever way it came by.
     let at = packet.forget::<{ CUSTOMER_TUNNELS - 1 }>(at) & (CUSTOMER_TUNNELS - 1);
     if kept.there[at] == 0 {
         return Err(Reason::NoTunnel);
     }
+    // SAFETY: as above.
+    let hop = unsafe { &raw const (*value).hops[at] };
     let place = (customer & (KEPT - 1)) * CUSTOMER_TUNNELS as u32 + at as u32;
-    Ok(Chosen { number: kept.numbers[at], tunnel: &kept.tunnels[at], hop: &raw const kept.hops[at], place })
+    Ok(Chosen { number: kept.numbers[at], tunnel: &kept.tunnels[at], hop, place })
 }
 
 impl Chosen {
@@ -107,7 +110,7 @@ fn address6(alias: Ipv4) -> Option<&'static Address6> {
 /// Asks the kernel for the next hop of a [packed](Route::packed) route, which is kept at `place`. A global function.
 ///
 /// # Safety
-/// `ctx` is a packet that nobody writes meanwhile.
+/// As for [`Packet::of`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn xdpchain_ask_route(
@@ -121,9 +124,11 @@ unsafe extern "C" fn xdpchain_ask_route(
     let Some(kept) = KEPT_CUSTOMERS.get_ptr_mut(place / TUNNELS & (KEPT - 1)) else {
         return pack(Err(Reason::NotForwarded));
     };
-    // SAFETY: as in `find`, whose caller does not look at it meanwhile.
-    let hop = unsafe { &mut (*kept).hops[(place % TUNNELS) as usize] };
-    Route::unpacked(source, destination, rest).ask(&Packet::of(ctx), hop, address6)
+    // SAFETY: as in `find`; who asks has no reference to it meanwhile.
+    let hop = unsafe { &mut *(&raw mut (*kept).hops[(place % TUNNELS) as usize]) };
+    // SAFETY: as the caller promises.
+    let packet = unsafe { Packet::of(ctx) };
+    Route::unpacked(source, destination, rest).ask(&packet, hop, address6)
 }
 
 /// A number that both directions of the inner flow share; 0 when the flow cannot be told.
@@ -137,11 +142,13 @@ pub(crate) fn entropy(packet: &Packet, inner: &Inner) -> u32 {
 /// that leads here.
 ///
 /// # Safety
-/// `ctx` is a packet that nobody writes meanwhile.
+/// As for [`Packet::of`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn xdpchain_entropy(ctx: *mut xdp_md, ethertype: u32, offset: u32) -> u32 {
-    symmetric_hash(&Packet::of(ctx), ethertype as u16, offset as usize & 0x3fff).unwrap_or(0)
+    // SAFETY: as the caller promises.
+    let packet = unsafe { Packet::of(ctx) };
+    symmetric_hash(&packet, ethertype as u16, offset as usize & 0x3fff).unwrap_or(0)
 }
 
 /// Asks the maps about `customer`, and keeps what they tell. 1, or 0 when it has no tunnel. A global function, too.
@@ -149,11 +156,17 @@ unsafe extern "C" fn xdpchain_entropy(ctx: *mut xdp_md, ethertype: u32, offset: 
 #[unsafe(no_mangle)]
 extern "C" fn xdpchain_ask(customer: u32) -> u32 {
     let Some(kept) = KEPT_CUSTOMERS.get_ptr_mut(customer & (KEPT - 1)) else { return 0 };
-    // SAFETY: as in `find`, which looks at it again afterwards.
+    // SAFETY: as in `find`, which has no reference to it meanwhile.
     unsafe { &mut *kept }.ask(customer).is_some() as u32
 }
 
 impl Kept {
+    /// Whether this is about `customer`, and the maps were asked a short while ago.
+    #[inline(always)]
+    fn is_of(&self, customer: u32) -> bool {
+        self.count != 0 && self.customer == customer && ticks().wrapping_sub(self.asked) < KEPT_TICKS
+    }
+
     /// Asks the maps about `customer`.
     #[inline(always)]
     fn ask(&mut self, customer: u32) -> Option<()> {

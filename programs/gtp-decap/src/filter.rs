@@ -34,11 +34,12 @@ pub(crate) fn judge(packet: &Packet, inner: &Inner, filter: u16) -> Result<(), R
 /// it once, and not anew for each way that leads here.
 ///
 /// # Safety
-/// `ctx` is a packet that nobody writes meanwhile.
+/// As for [`Packet::of`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn xdpchain_passes_filter(ctx: *mut xdp_md, offset: u32, end: u32, filter: u32) -> u32 {
-    let packet = Packet::of(ctx);
+    // SAFETY: as the caller promises.
+    let packet = unsafe { Packet::of(ctx) };
     passes(&packet, offset as usize & 0x3fff, end as usize, filter as u16).is_some() as u32
 }
 

@@ -44,11 +44,13 @@ impl Payload {
 /// function.
 ///
 /// # Safety
-/// `ctx` is a packet that nobody writes meanwhile.
+/// As for [`Packet::of`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn xdpchain_gtp_payload(ctx: *mut xdp_md, offset: u32, end: u32) -> u64 {
-    pack(walk(&Packet::of(ctx), offset as usize & 0x3fff, end as usize & 0x1ffff))
+    // SAFETY: as the caller promises.
+    let packet = unsafe { Packet::of(ctx) };
+    pack(walk(&packet, offset as usize & 0x3fff, end as usize & 0x1ffff))
 }
 
 #[inline(always)]

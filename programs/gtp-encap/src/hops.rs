@@ -44,14 +44,16 @@ pub(crate) fn asked_outer(packet: &Packet, ends: Ends, len: usize) -> Result<Out
 /// Asks the kernel for the next hop of a [packed](Route::packed) route. A global function.
 ///
 /// # Safety
-/// `ctx` is a packet that nobody writes meanwhile.
+/// As for [`Packet::of`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn xdpchain_ask_route(ctx: *mut xdp_md, source: u32, destination: u32, rest: u32) -> u64 {
     let route = Route::unpacked(source, destination, rest);
     let Some(hop) = toward(route.destination) else { return pack(Err(Reason::NotForwarded)) };
     // SAFETY: as in `outer`, which does not look at it meanwhile.
-    route.ask(&Packet::of(ctx), unsafe { &mut *hop }, address6)
+    // SAFETY: as the caller promises.
+    let packet = unsafe { Packet::of(ctx) };
+    route.ask(&packet, unsafe { &mut *hop }, address6)
 }
 
 /// Where the next hop toward `destination` is kept.

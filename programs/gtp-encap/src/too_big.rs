@@ -42,12 +42,13 @@ pub(crate) fn tell(packet: &mut Packet, inner: &Inner, tunnel: u32, mtu: usize) 
 /// function.
 ///
 /// # Safety
-/// `ctx` is a packet that nobody writes meanwhile.
+/// As for [`Packet::of`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn xdpchain_ask_way(ctx: *mut xdp_md, offset: u32, tunnel: u32) -> u32 {
-    way(&Packet::of(ctx), offset as usize & 0x1f, tunnel).is_some_and(|outer| outer.next_hop.is_ready())
-        as u32
+    // SAFETY: as the caller promises.
+    let packet = unsafe { Packet::of(ctx) };
+    way(&packet, offset as usize & 0x1f, tunnel).is_some_and(|outer| outer.next_hop.is_ready()) as u32
 }
 
 #[inline(always)]
@@ -61,11 +62,13 @@ fn way(packet: &Packet, offset: usize, tunnel: u32) -> Option<Outer<'static>> {
 /// As [`tell`], with the packet at `offset`, after its way was asked for. A global function.
 ///
 /// # Safety
-/// `ctx` is a packet that nobody else uses meanwhile.
+/// As for [`Packet::of`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn xdpchain_tell(ctx: *mut xdp_md, offset: u32, tunnel: u32, mtu: u32) -> u64 {
-    pack(answer(&mut Packet::of(ctx), offset as usize & 0x1f, tunnel, mtu as usize & 0xffff))
+    // SAFETY: as the caller promises.
+    let mut packet = unsafe { Packet::of(ctx) };
+    pack(answer(&mut packet, offset as usize & 0x1f, tunnel, mtu as usize & 0xffff))
 }
 
 #[inline(always)]

@@ -13,7 +13,8 @@ pub struct Hop {
     source: u32,
     destination: u32,
     ingress: u32,
-    tos: u32,
+    /// IP protocol and TOS octet.
+    what: u32,
     asked: u64,
     pub(crate) addresses: [u32; 3],
     pub(crate) ifindex: u32,
@@ -30,7 +31,7 @@ impl Hop {
         self.source == u32::from_ne_bytes(route.source.octets)
             && self.destination == u32::from_ne_bytes(route.destination.octets)
             && self.ingress == ingress
-            && self.tos == route.tos as u32
+            && self.what == what(route)
             && route.total_len as u32 <= self.fits
             && ticks().wrapping_sub(self.asked) < KEPT_TICKS
     }
@@ -41,11 +42,17 @@ impl Hop {
         self.source = u32::from_ne_bytes(route.source.octets);
         self.destination = u32::from_ne_bytes(route.destination.octets);
         self.ingress = ingress;
-        self.tos = route.tos as u32;
+        self.what = what(route);
         self.asked = ticks();
         self.addresses = told.addresses.0;
         self.ifindex = told.ifindex;
         self.mtu = told.mtu as u32;
         self.fits = (told.mtu as u32).max(route.total_len as u32);
     }
+}
+
+/// What else than addresses rules of routing may ask for.
+#[inline(always)]
+fn what(route: &Route) -> u32 {
+    (route.protocol as u32) << 8 | route.tos as u32
 }

@@ -65,7 +65,7 @@ macro_rules! module {
                 verdict(reason.fate())
             }
 
-            /// As `refuse`, with a fate that may be another than the reason's, and for programs with many reasons.
+            /// As `refuse`, with a fate that may be another than the reason's.
             #[inline(always)]
             pub(crate) fn refuse_as(reason: Reason, fate: Fate) -> u32 {
                 let verdict = verdict(fate);

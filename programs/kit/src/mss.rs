@@ -55,11 +55,12 @@ pub fn clamp_mss(packet: &mut Packet, ethertype: u16, offset: usize, mtu: usize)
 /// As [`clamp_mss`]. A global function: the verifier follows its loop once, and not anew for each way that leads here.
 ///
 /// # Safety
-/// `ctx` is a packet that nobody else uses meanwhile.
+/// As for [`Packet::of`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn xdpchain_clamp_mss(ctx: *mut xdp_md, ethertype: u32, offset: u32, mtu: u32) -> u32 {
-    let mut packet = Packet::of(ctx);
+    // SAFETY: as the caller promises.
+    let mut packet = unsafe { Packet::of(ctx) };
     clamp(&mut packet, ethertype as u16, offset as usize, mtu as usize).is_some() as u32
 }
 
@@ -67,7 +68,7 @@ unsafe extern "C" fn xdpchain_clamp_mss(ctx: *mut xdp_md, ethertype: u32, offset
 fn clamp(packet: &mut Packet, ethertype: u16, offset: usize, mtu: usize) -> Option<()> {
     let headers = tcp::LEN + if ethertype == ethertype::IPV4 { ipv4::LEN } else { ipv6::LEN };
     let limit = mtu.checked_sub(headers)? as u16;
-    let start = packet.forget::<0x7f>(header(packet, ethertype, packet.forget::<0x7f>(offset))?);
+    let start = packet.forget::<0xff>(header(packet, ethertype, packet.forget::<0x7f>(offset))?);
     let len = tcp::View(packet.at(start)?).header_len();
     if len < tcp::LEN {
         return None;
@@ -81,7 +82,7 @@ fn clamp(packet: &mut Packet, ethertype: u16, offset: usize, mtu: usize) -> Opti
             break;
         }
         if step & FOUND != 0 {
-            return lower(packet, start, packet.forget::<0xff>(step), limit);
+            return lower(packet, start, packet.forget::<0xff>(step & !FOUND), limit);
         }
         at = step;
     }
@@ -96,7 +97,8 @@ fn clamp(packet: &mut Packet, ethertype: u16, offset: usize, mtu: usize) -> Opti
 #[inline(never)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn xdpchain_tcp_option(ctx: *mut xdp_md, at: u32, end: u32) -> u32 {
-    let packet = Packet::of(ctx);
+    // SAFETY: as the caller promises.
+    let packet = unsafe { Packet::of(ctx) };
     match tcp::Step::over(&packet, at as usize & 0xff, end as usize & 0xff) {
         tcp::Step::Next(next) => next as u32,
         tcp::Step::Mss(mss) => (mss | FOUND) as u32,

@@ -54,14 +54,15 @@ impl<'a> Outer<'a> {
         ask: impl FnOnce(&Route) -> u64,
     ) -> Result<Self, Reason> {
         let Ends { source, destination, protocol, tos } = ends;
-        let (mut local, mut remote, mut header) = (None, None, ipv4::LEN);
-        if is_alias(destination) {
-            (local, remote, header) = (address(source), address(destination), ipv6::LEN);
+        let is_ipv6 = is_alias(destination);
+        let total_len = packet.forget16(total_len(if is_ipv6 { ipv6::LEN } else { ipv4::LEN }, len)?);
+        let (mut local, mut remote) = (None, None);
+        if is_ipv6 {
+            (local, remote) = (address(source), address(destination));
             if local.is_none() || remote.is_none() {
                 return Err(Reason::NoRoute);
             }
         }
-        let total_len = packet.forget16(total_len(header, len)?);
         let route = Route { source, destination, protocol, tos, total_len };
         // SAFETY: as the caller promises.
         let next_hop = unsafe { route.next_hop(packet, hop, ask) }?;

@@ -45,12 +45,16 @@ impl Packet {
     /// The packet that the program was called for.
     #[inline(always)]
     pub fn new(ctx: &XdpContext) -> Self {
-        Self::of(ctx.ctx)
+        Self { ctx: ctx.ctx }
     }
 
     /// The packet whose context this is.
+    ///
+    /// # Safety
+    /// `ctx` is the context that the kernel handed to the program, and as long as the packet is used to change it, nobody else
+    /// uses it.
     #[inline(always)]
-    pub fn of(ctx: *mut xdp_md) -> Self {
+    pub unsafe fn of(ctx: *mut xdp_md) -> Self {
         Self { ctx }
     }
 
@@ -136,7 +140,8 @@ impl Packet {
         unknown::<0xffff>(self.start(), number as usize) as u16
     }
 
-    /// `inner`, of which the verifier forgets what differs by version: packets of both it follows as one.
+    /// `inner`, no longer than an IPv4 packet can be, of which the verifier forgets what differs by version: packets of both it follows
+    /// as one.
     #[inline(always)]
     pub fn forget_version(&self, inner: Inner) -> Inner {
         let len = self.forget16(inner.len as u16) as usize;
@@ -378,9 +383,7 @@ fn opaque_difference(end: usize, start: usize) -> usize {
 pub(crate) fn opaque<T>(value: Option<&T>) -> Option<&T> {
     let pointer = value.map_or(core::ptr::null(), core::ptr::from_ref);
     #[cfg(target_arch = "bpf")]
-    let pointer = {
-        moved(pointer as usize) as *const T
-    };
+    let pointer = { moved(pointer as usize) as *const T };
     // SAFETY: null, or the reference that it was.
     unsafe { pointer.as_ref() }
 }

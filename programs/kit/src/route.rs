@@ -65,7 +65,7 @@ impl Route {
     /// The reason for which the packet is not forwarded.
     ///
     /// # Safety
-    /// `hop` is a map's value that nobody else uses meanwhile, but for `ask`.
+    /// `hop` is a map's value that nobody else uses meanwhile, but for `ask`, which returns what [`ask`](Self::ask) or [`pack`] made.
     #[inline(always)]
     pub unsafe fn next_hop(
         &self,
@@ -228,12 +228,6 @@ impl NextHop {
     #[inline(always)]
     pub fn is_ready(&self) -> bool {
         self.sender == SENT
-    }
-
-    /// The same, of which the verifier forgets who sends the packet: ways that asked for it come together again.
-    #[inline(always)]
-    pub fn forgotten(self, packet: &Packet) -> Self {
-        Self { sender: packet.forget::<3>(self.sender), ..self }
     }
 
     /// Octets that the way out leaves for what has `overhead` octets in front; 0 when that is not known.

@@ -78,13 +78,16 @@ pub fn udp_sum(packet: &Packet, network: usize, transport: usize, end: usize) ->
 /// that leads here.
 ///
 /// # Safety
-/// `ctx` is a packet that nobody writes meanwhile.
+/// As for [`Packet::of`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn xdpchain_udp_sum(ctx: *mut xdp_md, network: u32, transport: u32, end: u32) -> u32 {
-    let packet = Packet::of(ctx);
-    let offset = |number: u32| number as usize & 0x3fff;
-    find_udp_sum(&packet, offset(network), offset(transport), offset(end)).map_or(u32::MAX, u32::from)
+    // SAFETY: as the caller promises.
+    let packet = unsafe { Packet::of(ctx) };
+    // The end may be further away than packets that are summed go, as `sum` finds.
+    let end = end as usize & 0x1ffff;
+    find_udp_sum(&packet, network as usize & 0x3fff, transport as usize & 0x3fff, end)
+        .map_or(u32::MAX, u32::from)
 }
 
 #[inline(always)]
