@@ -296,10 +296,11 @@ fn there(kernel: vm::Kernel) -> anyhow::Result<String> {
     // From the guest's memory: reading page by page from the host takes long.
     let script = format!(
         "mkdir /run/conformance\ncp -r {} /run/conformance/ebpf\ncp {} /run/conformance/vectors\ncd {}\n\
-         XDPCHAIN_EBPF_DIR=/run/conformance/ebpf exec /run/conformance/vectors 2>&1",
+         XDPCHAIN_EBPF_DIR=/run/conformance/ebpf exec {}/run/conformance/vectors 2>&1",
         quoted([&*objects]),
         quoted([path]),
-        quoted([tests.to_str().context("a path is not UTF-8")?])
+        quoted([tests.to_str().context("a path is not UTF-8")?]),
+        kernel.before(&program.name)
     );
     let mut printed = Vec::new();
     let status = vm::run(&Task::new(kernel, &script, LIMIT), &mut printed)?;

@@ -34,7 +34,7 @@ pub(crate) fn test(
     filter: Option<&str>,
     tally: &mut Tally,
 ) -> anyhow::Result<()> {
-    let script = script(programs, filter)?;
+    let script = script(kernel, programs, filter)?;
     let task = Task::new(kernel, &script, LIMIT);
     let mut lines = Lines::named(tally, kernel.version());
     let status = super::run(&task, &mut lines)?;
@@ -43,7 +43,7 @@ pub(crate) fn test(
 }
 
 /// What the guest runs: each program in turn, status 0 when all of them ended with 0.
-fn script(programs: &[Program], filter: Option<&str>) -> anyhow::Result<String> {
+fn script(kernel: Kernel, programs: &[Program], filter: Option<&str>) -> anyhow::Result<String> {
     let text = |path: &Path| path.to_str().map(str::to_owned).context("a path is not UTF-8");
     let objects = text(&ci::objects())?;
     let binary = text(&target_dir().join("release/xdpchain"))?;
@@ -75,10 +75,11 @@ fn script(programs: &[Program], filter: Option<&str>) -> anyhow::Result<String> 
         // The line before may be one that a program did not end.
         script.push_str(&format!(
             "printf '\\n{PROGRAM}%s\\n' {name}\ncp {from} /run/xdpchain-tests/{name}\n\
-             /run/xdpchain-tests/{name} {filter} || failed=1\n\
+             {before}/run/xdpchain-tests/{name} {filter} || failed=1\n\
              rm /run/xdpchain-tests/{name}\n\
              [ ! -e $XDPCHAIN_SKIPPED ] || sed 's/^/{SKIPPED}/' $XDPCHAIN_SKIPPED\nrm -f $XDPCHAIN_SKIPPED\n",
             name = program.name,
+            before = kernel.before(&program.name),
             from = quoted([executable.as_str()]),
             filter = quoted(filter),
         ));
