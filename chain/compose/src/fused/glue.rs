@@ -20,7 +20,7 @@ use super::forget::Forgotten;
 use super::inline::{self, Inlined, Links};
 use super::known::Known;
 use super::plan::{Planned, SlotFunctions};
-use super::stack::{self, MAX_STACK, frame_len};
+use super::stack::{self, MAX_STACK, UNIT, frame_len};
 use crate::btf::{LineInfo, Name};
 use crate::chain::{Chain, EXIT_COLUMNS, EXIT_UNKNOWN};
 use crate::insn::{FP, call, code, helper};
@@ -45,19 +45,13 @@ const XDP_MD_RX_QUEUE_INDEX: i16 = 16;
 
 /// Octets of stack that the body of one of these slots, which are inlined into one program, may have beside all else.
 pub(crate) fn room(slots: &[Planned<'_>]) -> i32 {
-    // The kernel rounds each frame up.
-    const UNIT: i32 = 32;
     // What has called a function that tail calls has fewer octets than this together.
     const BEFORE_TAIL_CALLS: i32 = 256;
     let called = |slot: &Planned<'_>| -> i32 {
         let main = slot.program.function;
-        let below = stack::deepest_call(slot.object, main, UNIT);
         // An inlined main function has no frame of its own.
-        if slot.called {
-            below + stack::rounded(frame_len(&slot.object.functions[main]), UNIT)
-        } else {
-            below
-        }
+        let own = if slot.called { stack::counted_frame(&slot.object.functions[main]) } else { 0 };
+        own + stack::deepest_call(slot.object, main)
     };
     let left = |slot: &Planned<'_>| {
         let all = if slot.called { BEFORE_TAIL_CALLS - UNIT } else { MAX_STACK };

@@ -42,17 +42,20 @@ pub(crate) fn frame_from(function: &Function, taken: i32) -> i32 {
     -direct.min().unwrap_or(0).min(taken).min(0)
 }
 
-/// Octets that the kernel counts for a frame, also for one without any.
-pub(crate) fn rounded(octets: i32, unit: i32) -> i32 {
-    (octets.max(1) + unit - 1) / unit * unit
+/// Octets that the kernel counts stack in.
+pub(crate) const UNIT: i32 = 32;
+
+/// Octets that the kernel counts for a function's frame, also for one without any.
+pub(crate) fn counted_frame(function: &Function) -> i32 {
+    (frame_len(function).max(1) + UNIT - 1) / UNIT * UNIT
 }
 
-/// Octets of the frames of all functions that are active at once below `entry`, at most; each is [`rounded`] up.
-pub(crate) fn deepest_call(object: &Object, entry: usize, unit: i32) -> i32 {
+/// Octets of the frames of all functions that are active at once below `entry`, at most; each as it is [counted](counted_frame).
+pub(crate) fn deepest_call(object: &Object, entry: usize) -> i32 {
     /// Functions that the kernel lets be active at once.
     const MAX_CALLS: usize = 8;
     /// `Some(None)` is known of what is being asked about: a callback may refer to itself, and is not called by itself.
-    fn below(object: &Object, at: usize, unit: i32, calls: usize, known: &mut [Option<Option<i32>>]) -> i32 {
+    fn below(object: &Object, at: usize, calls: usize, known: &mut [Option<Option<i32>>]) -> i32 {
         if calls == MAX_CALLS {
             return 0;
         }
@@ -63,14 +66,14 @@ pub(crate) fn deepest_call(object: &Object, entry: usize, unit: i32) -> i32 {
             let further = match known[to] {
                 Some(None) => continue,
                 Some(Some(octets)) => octets,
-                None => below(object, to, unit, calls + 1, known),
+                None => below(object, to, calls + 1, known),
             };
-            deepest = deepest.max(rounded(frame_len(&object.functions[to]), unit) + further);
+            deepest = deepest.max(counted_frame(&object.functions[to]) + further);
         }
         known[at] = Some(Some(deepest));
         deepest
     }
-    below(object, entry, unit, 1, &mut vec![None; object.functions.len()])
+    below(object, entry, 1, &mut vec![None; object.functions.len()])
 }
 
 /// What a register has to do with the stack.
