@@ -43,9 +43,13 @@ fn gre_steer(ctx: XdpContext) -> u32 {
     if context.direction != direction::UPLINK {
         return XDP_PASS;
     }
-    match forward(&mut Packet::new(&ctx), context.customer) {
+    let mut packet = Packet::new(&ctx);
+    match forward(&mut packet, context.customer) {
         Ok(verdict) => verdict as u32,
-        Err(reason) => module::refuse_as(reason, fate(CONFIG.get(0), reason)),
+        Err(reason) => {
+            let reason = packet.forget_reason(reason);
+            module::refuse_as(reason, fate(CONFIG.get(0), reason))
+        }
     }
 }
 

@@ -67,7 +67,10 @@ fn gtp_encap(ctx: XdpContext) -> u32 {
     let mut packet = Packet::new(&ctx);
     match forward(&mut packet, &context) {
         Ok(verdict) => verdict,
-        Err(reason) => module::refuse_as(reason, fate(CONFIG.get(0), reason)),
+        Err(reason) => {
+            let reason = packet.forget_reason(reason);
+            module::refuse_as(reason, fate(CONFIG.get(0), reason))
+        }
     }
 }
 

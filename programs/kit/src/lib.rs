@@ -41,13 +41,6 @@ pub use sum::{MAX_SUMMED, sum, udp_sum};
 pub use too_big::{Told, TooBig};
 pub use tunnel::{choose, entropy, fragment_id};
 
-/// `value`, a number below 256 of which the verifier is not to know how it came about. `pointer` is any one that it knows.
-#[doc(hidden)]
-#[inline(always)]
-pub fn forget<T>(pointer: *const T, value: usize) -> usize {
-    packet::unknown::<0xff>(pointer as usize, value)
-}
-
 #[doc(hidden)]
 pub use aya_ebpf;
 #[doc(hidden)]

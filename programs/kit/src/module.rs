@@ -46,37 +46,25 @@ macro_rules! module {
             /// Counts `reason`.
             #[inline(always)]
             pub(crate) fn count(reason: Reason) {
-                count_number(reason as u32);
-            }
-
-            #[inline(always)]
-            fn count_number(number: u32) {
-                if let Some(counter) = REASON.get_ptr_mut(number) {
+                if let Some(counter) = REASON.get_ptr_mut(reason as u32) {
                     // SAFETY: as in `context`.
                     unsafe { *counter += 1 };
                 }
             }
 
-            /// The verdict for a packet that is not forwarded because of `reason`.
+            /// The verdict for a packet that is not forwarded because of `reason`. A program with many reasons has them
+            /// [forgotten]($crate::Packet::forget_reason) before.
             #[inline(always)]
             pub(crate) fn refuse(reason: Reason) -> u32 {
-                count(reason);
-                change_context(|context| context.reason = reason as u16);
-                verdict(reason.fate())
+                refuse_as(reason, reason.fate())
             }
 
             /// As `refuse`, with a fate that may be another than the reason's.
             #[inline(always)]
             pub(crate) fn refuse_as(reason: Reason, fate: Fate) -> u32 {
-                let verdict = verdict(fate);
-                // An array has its entry 0; only the verifier does not know.
-                let Some(context) = CONTEXT.get_ptr_mut(0) else { return verdict };
-                // Forgotten, so that the verifier does not look at what follows once for each reason.
-                let number = $crate::forget(context, reason as usize) as u32 & (REASONS - 1);
-                // SAFETY: as in `context`.
-                unsafe { (*context).reason = number as u16 };
-                count_number(number);
-                verdict
+                count(reason);
+                change_context(|context| context.reason = reason as u16);
+                verdict(fate)
             }
 
             #[inline(always)]
