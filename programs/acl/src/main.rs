@@ -10,7 +10,7 @@
 #![feature(asm_experimental_arch)]
 
 use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, xdp_action::XDP_PASS},
+    bindings::{BPF_F_NO_PREALLOC, xdp_action::XDP_PASS, xdp_md},
     btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
     macros::{btf_map, xdp},
     programs::XdpContext,
@@ -23,6 +23,7 @@ use xdpchain_abi::{
 use xdpchain_kit::Packet;
 use xdpchain_wire::ethernet::ethertype;
 
+mod plain;
 mod scratch;
 mod subject;
 mod walk;
@@ -61,19 +62,45 @@ fn acl(ctx: XdpContext) -> u32 {
         return XDP_PASS;
     }
     let packet = Packet::new(&ctx);
-    let Some(link) = packet.link() else { return module::refuse(Reason::Truncated) };
-    if !matches!(link.ethertype, ethertype::IPV4 | ethertype::IPV6) {
-        return XDP_PASS;
-    }
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return XDP_PASS };
     // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other.
-    let scratch = unsafe { &mut *scratch };
-    if subject::parse(&packet, link, &context, scratch).is_none() {
-        return module::refuse(Reason::Truncated);
+    if plain::parse(&packet, &context, unsafe { &mut *scratch }).is_none() {
+        // SAFETY: the context is the packet's, and nobody has a reference to the value meanwhile.
+        match unsafe { xdpchain_subject(packet.as_ptr()) } {
+            FOUND => {}
+            NOT_IP => return XDP_PASS,
+            _ => return module::refuse(Reason::Truncated),
+        }
     }
-    match decide(scratch).unwrap_or(config.default_action) {
+    // SAFETY: as above.
+    match decide(unsafe { &mut *scratch }).unwrap_or(config.default_action) {
         acl_action::ALLOW => XDP_PASS,
         _ => module::refuse(Reason::AclDenied),
+    }
+}
+
+/// What [`xdpchain_subject`] returns.
+const CUT: u32 = 0;
+const FOUND: u32 = 1;
+const NOT_IP: u32 = 2;
+
+/// Writes the key of any packet. A global function: the verifier follows it once, and the walk not anew for each way through it.
+///
+/// # Safety
+/// As for [`Packet::of`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn xdpchain_subject(ctx: *mut xdp_md) -> u32 {
+    // SAFETY: as the caller promises.
+    let packet = unsafe { Packet::of(ctx) };
+    let (Some(link), Some(scratch)) = (packet.link(), SCRATCH.get_ptr_mut(0)) else { return CUT };
+    if !matches!(link.ethertype, ethertype::IPV4 | ethertype::IPV6) {
+        return NOT_IP;
+    }
+    // SAFETY: the value belongs to this CPU, and who asks has no reference to it meanwhile.
+    match subject::parse(&packet, link, &module::context(), unsafe { &mut *scratch }) {
+        Some(()) => FOUND,
+        None => CUT,
     }
 }
 

@@ -4,7 +4,7 @@
 //! so that the verifier has one way from there on and not one for each order of headers.
 
 use xdpchain_abi::{
-    PacketContext,
+    Ipv4, PacketContext,
     acl_tables::{fact, fixed, word},
     direction,
 };
@@ -82,12 +82,17 @@ fn parse_ipv4(packet: &Packet, offset: usize, claimed: u32, scratch: &mut Scratc
     if view.is_fragment() {
         facts |= FRAGMENT;
     }
-    let mapped = |octets: [u8; 4]| MAPPED | u32::from_be_bytes(octets) as u64;
     store(&mut scratch.key[word::SRC], 0);
-    store(&mut scratch.key[word::SRC_LOW], mapped(view.source().octets));
+    store(&mut scratch.key[word::SRC_LOW], mapped(view.source()));
     store(&mut scratch.key[word::DST], 0);
-    store(&mut scratch.key[word::DST_LOW], mapped(view.destination().octets));
+    store(&mut scratch.key[word::DST_LOW], mapped(view.destination()));
     Some(Upper { offset: (offset + view.header_len()) as u32, protocol: view.protocol() as u32, facts })
+}
+
+/// The lower half of an IPv4-mapped address.
+#[inline(always)]
+pub(crate) fn mapped(address: Ipv4) -> u64 {
+    MAPPED | u32::from_be_bytes(address.octets) as u64
 }
 
 #[inline(always)]

@@ -10,7 +10,10 @@
 #![no_main]
 
 use aya_ebpf::{
-    bindings::xdp_action::XDP_PASS,
+    bindings::{
+        xdp_action::{XDP_PASS, XDP_REDIRECT, XDP_TX},
+        xdp_md,
+    },
     btf_maps::Array,
     macros::{btf_map, xdp},
     programs::XdpContext,
@@ -22,6 +25,7 @@ use xdpchain_wire::{
     gre, protocol,
 };
 
+mod plain;
 mod too_big;
 mod tunnels;
 
@@ -44,7 +48,27 @@ fn gre_steer(ctx: XdpContext) -> u32 {
         return XDP_PASS;
     }
     let mut packet = Packet::new(&ctx);
-    match forward(&mut packet, context.customer) {
+    if let Some(verdict) = plain::forward(&mut packet, context.customer) {
+        return verdict;
+    }
+    // SAFETY: the context is the packet's, to which nobody has a reference meanwhile.
+    let verdict = unsafe { xdpchain_steer(packet.as_ptr(), context.customer) };
+    if matches!(verdict, XDP_TX | XDP_REDIRECT) {
+        plain::keep(&packet, context.customer);
+    }
+    verdict
+}
+
+/// Encapsulates a packet of `customer`: the long way, which any packet may take. A global function.
+///
+/// # Safety
+/// As for [`Packet::of`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn xdpchain_steer(ctx: *mut xdp_md, customer: u32) -> u32 {
+    // SAFETY: as the caller promises.
+    let mut packet = unsafe { Packet::of(ctx) };
+    match forward(&mut packet, customer) {
         Ok(verdict) => verdict as u32,
         Err(reason) => {
             let reason = packet.forget_reason(reason);

@@ -26,7 +26,7 @@ static TUNNELS: HashMap<u32, GreTunnel, 4096> = HashMap::new();
 static ADDRESSES6: HashMap<Ipv4, Address6, 4096> = HashMap::new();
 
 /// Customers that each CPU keeps; a power of 2.
-const KEPT: u32 = 1024;
+pub(crate) const KEPT: u32 = 1024;
 
 /// Customers by the last bits of their numbers.
 #[btf_map(name = "kept_customers")]
@@ -81,6 +81,29 @@ pub(crate) fn find(packet: &Packet, inner: &Inner, customer: u32) -> Result<Chos
     let hop = unsafe { &raw const (*value).hops[at] };
     let place = (customer & (KEPT - 1)) * CUSTOMER_TUNNELS as u32 + at as u32;
     Ok(Chosen { number: kept.numbers[at], tunnel: &kept.tunnels[at], hop, place })
+}
+
+/// The only tunnel of a customer, as it is kept.
+pub(crate) struct Only {
+    pub(crate) number: u32,
+    pub(crate) tunnel: &'static GreTunnel,
+    pub(crate) hop: &'static Hop,
+    /// The tick of the kernel's clock until which tunnel and next hop are kept.
+    pub(crate) until: u64,
+}
+
+/// The only tunnel of `customer`. `None` for one with several, or that is not kept.
+#[inline(always)]
+pub(crate) fn only(customer: u32) -> Option<Only> {
+    let value = KEPT_CUSTOMERS.get_ptr(customer & (KEPT - 1))?;
+    // SAFETY: as in `find`.
+    let kept = unsafe { &*value };
+    if kept.customer != customer || kept.count != 1 || kept.there[0] == 0 {
+        return None;
+    }
+    let (tunnel, hop) = (&kept.tunnels[0], &kept.hops[0]);
+    let until = kept.asked.min(hop.asked()).wrapping_add(KEPT_TICKS);
+    Some(Only { number: kept.numbers[0], tunnel, hop, until })
 }
 
 impl Chosen {

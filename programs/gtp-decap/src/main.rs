@@ -14,9 +14,14 @@ mod endpoints;
 mod filter;
 mod outer;
 mod payload;
+mod plain;
 mod sessions;
 
-use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::{xdp_action::XDP_PASS, xdp_md},
+    macros::xdp,
+    programs::XdpContext,
+};
 use xdpchain_abi::{Ipv4, Reason, UplinkKey, UplinkSession, direction, endpoint_flags, session_flags};
 use xdpchain_kit::{Inner, Packet, decapsulated_tos, is_link_local, is_within6, set_tos};
 use xdpchain_wire::{Octets as _, ethernet::ethertype, gtpu, ipv4, ipv6};
@@ -37,6 +42,22 @@ fn gtp_decap(ctx: XdpContext) -> u32 {
         return XDP_PASS;
     }
     let mut packet = Packet::new(&ctx);
+    match plain::decapsulate(&mut packet) {
+        Some(verdict) => verdict,
+        // SAFETY: the context is the kernel's, and not used further on.
+        None => unsafe { xdpchain_decapsulate(packet.as_ptr()) },
+    }
+}
+
+/// What becomes of a packet: the long way, which any packet may take. A global function.
+///
+/// # Safety
+/// As for [`Packet::of`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn xdpchain_decapsulate(ctx: *mut xdp_md) -> u32 {
+    // SAFETY: as the caller promises.
+    let mut packet = unsafe { Packet::of(ctx) };
     match judge(&mut packet) {
         Ok(verdict) => verdict,
         Err(reason) => module::refuse(packet.forget_reason(reason)),
@@ -119,16 +140,22 @@ fn decapsulate(
     if moved {
         module::count(Reason::PeerMoved);
     }
+    say(customer, number, &inner, &payload, outer.tos);
+    Ok(XDP_PASS)
+}
+
+/// Says in the context whose packet has left its tunnel.
+#[inline(always)]
+fn say(customer: u32, session: u32, inner: &Inner, payload: &Payload, outer_tos: u8) {
     module::change_context(|context| {
         context.direction = direction::UPLINK;
         context.customer = customer;
-        context.session = number;
+        context.session = session;
         context.inner_len = inner.len as u16;
         context.has_qfi = payload.has_qfi as u8;
         context.qfi = payload.qfi;
-        context.outer_tos = outer.tos;
+        context.outer_tos = outer_tos;
     });
-    Ok(XDP_PASS)
 }
 
 /// Whether the inner source belongs to the session.

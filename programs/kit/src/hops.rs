@@ -4,7 +4,9 @@
 //! sent to are kept, never why one is not: a packet that the kernel has to deal with asks each time. Where they are kept is the
 //! module's choice: in memory of each CPU's own, so that nobody reads what another one is writing.
 
-use crate::{KEPT_TICKS, NextHop, Route, ticks};
+use aya_ebpf::bindings::bpf_fib_lookup;
+
+use crate::{Addresses, KEPT_TICKS, Route, ticks};
 
 /// Where a next hop is kept: the hop, what it was asked for, and when. All zero it keeps none.
 #[repr(C)]
@@ -13,12 +15,12 @@ pub struct Hop {
     source: u32,
     destination: u32,
     ingress: u32,
-    /// IP protocol and TOS octet.
+    /// IP protocol, and DSCP: routing does not ask for the rest of the TOS octet.
     what: u32,
     asked: u64,
     pub(crate) addresses: [u32; 3],
     pub(crate) ifindex: u32,
-    /// As in [`NextHop`].
+    /// Octets of the longest packet that fits the way out; 0 when the kernel does not say, as before 5.12 none does.
     pub(crate) mtu: u32,
     /// Octets of the longest packet that is known to fit.
     fits: u32,
@@ -36,23 +38,59 @@ impl Hop {
             && ticks().wrapping_sub(self.asked) < KEPT_TICKS
     }
 
-    /// Keeps what the kernel told.
+    /// The tick of the kernel's clock at which it was told.
     #[inline(always)]
-    pub(crate) fn keep(&mut self, route: &Route, ingress: u32, told: &NextHop) {
+    pub fn asked(&self) -> u64 {
+        self.asked
+    }
+
+    /// The interface that packets go out of.
+    #[inline(always)]
+    pub fn egress(&self) -> u32 {
+        self.ifindex
+    }
+
+    /// Octets of the longest packet that is known to fit.
+    #[inline(always)]
+    pub fn fits(&self) -> u32 {
+        self.fits
+    }
+
+    /// Keeps what the kernel told in `fib` of packets that take `route`, with the MTU that it told or the length of the packet.
+    #[inline(always)]
+    pub(crate) fn keep(&mut self, route: &Route, ingress: u32, fib: &bpf_fib_lookup, mtu: u16) {
+        // Volatile, in the halves that both are aligned for: the verifier allows no others on the stack.
+        let half = |octets: &[u8; 6], i: usize| {
+            // SAFETY: within the octets, which the struct has at an even offset.
+            unsafe { octets.as_ptr().cast::<u16>().add(i).read_volatile() as u32 }
+        };
+        let (d, s) = (&fib.dmac, &fib.smac);
+        // Joined in the machine's order, which is little-endian for this target.
+        let word = |low: u32, high: u32| high << 16 | low;
+        self.addresses =
+            [word(half(d, 0), half(d, 1)), word(half(d, 2), half(s, 0)), word(half(s, 1), half(s, 2))];
+        // A kernel that does not say leaves the length; a packet that just fits is taken for such a one.
+        self.mtu = if mtu == route.total_len { 0 } else { mtu as u32 };
+        self.fits = self.mtu.max(route.total_len as u32);
+        self.ifindex = fib.ifindex;
         self.source = u32::from_ne_bytes(route.source.octets);
         self.destination = u32::from_ne_bytes(route.destination.octets);
         self.ingress = ingress;
         self.what = what(route);
         self.asked = ticks();
-        self.addresses = told.addresses.0;
-        self.ifindex = told.ifindex;
-        self.mtu = told.mtu as u32;
-        self.fits = (told.mtu as u32).max(route.total_len as u32);
+    }
+
+    /// Has the addresses of a packet that the kernel is to send, and an MTU, for this packet alone.
+    #[inline(always)]
+    pub(crate) fn lend(&mut self, addresses: Addresses, mtu: u16) {
+        self.addresses = addresses.0;
+        self.mtu = mtu as u32;
+        self.asked = ticks().wrapping_sub(KEPT_TICKS);
     }
 }
 
 /// What else than addresses rules of routing may ask for.
 #[inline(always)]
 fn what(route: &Route) -> u32 {
-    (route.protocol as u32) << 8 | route.tos as u32
+    (route.protocol as u32) << 8 | (route.tos & 0xfc) as u32
 }

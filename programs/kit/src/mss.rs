@@ -35,7 +35,7 @@ fn header<O: Octets + ?Sized>(packet: &O, ethertype: u16, offset: usize) -> Opti
 /// Octets of the longest inner packet that a connection which is opened now may count on, with `overhead` octets in front
 /// on the way to `next_hop`; 0 when its MSS is to be left alone.
 #[inline(always)]
-pub fn mss_mtu(config: Option<&EncapConfig>, next_hop: &NextHop, overhead: usize) -> usize {
+pub fn mss_mtu(config: Option<&EncapConfig>, next_hop: &NextHop<'_>, overhead: usize) -> usize {
     let most = config.map_or(0, |config| config.mss_clamp as usize);
     match next_hop.room(overhead) {
         room if room != 0 && room < most => room,

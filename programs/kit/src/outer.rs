@@ -25,7 +25,7 @@ pub struct Ends {
 /// An outer IP header that is to be written, and where the packet goes.
 pub struct Outer<'a> {
     /// Where the packet goes.
-    pub next_hop: NextHop,
+    pub next_hop: NextHop<'a>,
     ends: Ends,
     /// Octets of the outer packet.
     total_len: u16,
@@ -99,7 +99,7 @@ impl<'a> Outer<'a> {
     pub fn emit(&self, packet: &mut Packet, ttl: u8, id: u16) -> Option<()> {
         let Ends { source, destination, protocol, tos } = self.ends;
         let (Some(local), Some(remote)) = (self.local, self.remote) else {
-            packet.put_ethernet(&self.next_hop.addresses, ethertype::IPV4)?;
+            packet.put_ethernet(&self.next_hop.addresses(), ethertype::IPV4)?;
             let ip = ipv4::Repr {
                 tos,
                 total_len: self.total_len,
@@ -114,7 +114,7 @@ impl<'a> Outer<'a> {
             ip.emit(packet.at_mut(ethernet::LEN)?);
             return Some(());
         };
-        packet.put_ethernet(&self.next_hop.addresses, ethertype::IPV6)?;
+        packet.put_ethernet(&self.next_hop.addresses(), ethertype::IPV6)?;
         let ip = ipv6::Repr {
             traffic_class: tos,
             flow_label: 0,

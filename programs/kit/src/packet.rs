@@ -174,10 +174,34 @@ impl Packet {
         Some(tags)
     }
 
+    /// The first `N` octets of the frame. As `at(0)`, which adds that to the frame's start.
+    #[inline(always)]
+    pub fn front<const N: usize>(&self) -> Option<&[u8; N]> {
+        let front = self.front_window::<N>()?;
+        // SAFETY: as in `at`.
+        Some(unsafe { &*(front as *const [u8; N]) })
+    }
+
+    /// The first `N` octets of the frame, to be changed.
+    #[inline(always)]
+    pub fn front_mut<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
+        let front = self.front_window::<N>()?;
+        // SAFETY: as in `at_mut`.
+        Some(unsafe { &mut *(front as *mut [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn front_window<const N: usize>(&self) -> Option<usize> {
+        let front = self.start();
+        // SAFETY: as in `window`.
+        unsafe { assert_unchecked(front != 0) };
+        (front + N <= self.end()).then_some(front)
+    }
+
     /// The frame's link-layer addresses, to be written again after its start has moved.
     #[inline(always)]
     pub fn addresses(&self) -> Option<Addresses> {
-        Some(Addresses::parse(self.at(0)?))
+        Some(Addresses::parse(self.front()?))
     }
 
     /// Leaves the inner packet that begins at `offset` as a frame of its own, of type `ethertype` and under `tags`. `None`
@@ -197,7 +221,7 @@ impl Packet {
             *self.at_mut(16)? = tags.words[1].to_ne_bytes();
         }
         *self.at_mut(12 + tags.len)? = ethertype.to_be_bytes();
-        let header: &mut [u8; 12] = self.at_mut(0)?;
+        let header: &mut [u8; 12] = self.front_mut()?;
         addresses.emit(header);
         Some(())
     }
@@ -206,7 +230,7 @@ impl Packet {
     #[inline(always)]
     #[must_use]
     pub fn put_ethernet(&mut self, addresses: &Addresses, ethertype: u16) -> Option<()> {
-        let header: &mut [u8; ethernet::LEN] = self.at_mut(0)?;
+        let header: &mut [u8; ethernet::LEN] = self.front_mut()?;
         let (first, last) = header.split_at_mut(12);
         addresses.emit(first);
         last.copy_from_slice(&ethertype.to_be_bytes());

@@ -35,15 +35,10 @@ pub struct Route {
 }
 
 /// Where an outer packet goes.
-#[derive(Clone, Copy, Debug)]
-pub struct NextHop {
-    /// The link-layer addresses of the frame: the neighbour's, and that of the interface that it leaves by; those that
-    /// the frame came with when the kernel is to send it.
-    pub addresses: Addresses,
-    /// Octets of the longest packet that fits the way out; 0 when the kernel does not say, as before 5.12 none does.
-    pub mtu: u16,
-    /// That interface.
-    pub(crate) ifindex: u32,
+#[derive(Clone, Copy)]
+pub struct NextHop<'a> {
+    /// What the kernel told. Read where it is needed, as a copy would take the stack's room meanwhile.
+    hop: &'a Hop,
     /// Who sends the packet, one of the numbers below.
     sender: usize,
 }
@@ -54,8 +49,6 @@ const SENT: usize = 0;
 const UNRESOLVED: usize = 1;
 /// The kernel does, in fragments, as the packet is longer than the way out allows.
 const TOO_LONG: usize = 2;
-/// Where the MTU stands in what [`Route::ask`] returns, above the sender.
-const MTU_SHIFT: u32 = 16;
 
 impl Route {
     /// The next hop: what the kernel told just before, as `hop` keeps it, or tells now. Forwarding must be on for the interface that
@@ -67,26 +60,20 @@ impl Route {
     /// # Safety
     /// `hop` is a map's value that nobody else uses meanwhile, but for `ask`, which returns what [`ask`](Self::ask) or [`pack`] made.
     #[inline(always)]
-    pub unsafe fn next_hop(
+    pub unsafe fn next_hop<'a>(
         &self,
         packet: &Packet,
         hop: *const Hop,
         ask: impl FnOnce(&Self) -> u64,
-    ) -> Result<NextHop, Reason> {
-        let mut told = SENT;
+    ) -> Result<NextHop<'a>, Reason> {
+        let mut sender = SENT;
         // SAFETY: as the caller promises.
         if !unsafe { &*hop }.is_of(self, packet.ingress_ifindex()) {
             // SAFETY: packed by `ask`.
-            told = unsafe { unpack(ask(self)) }? as usize;
-        }
-        let sender = packet.forget::<3>(told);
-        if sender != SENT {
-            let addresses = packet.addresses().ok_or(Reason::Truncated)?;
-            return Ok(NextHop { addresses, mtu: (told >> MTU_SHIFT) as u16, ifindex: 0, sender });
+            sender = unsafe { unpack(ask(self)) }? as usize;
         }
         // SAFETY: as above; `ask` has returned.
-        let hop = unsafe { &*hop };
-        Ok(NextHop { addresses: Addresses(hop.addresses), mtu: hop.mtu as u16, ifindex: hop.ifindex, sender })
+        Ok(NextHop { hop: unsafe { &*hop }, sender: packet.forget::<3>(sender) })
     }
 
     /// The route as arguments of a function, to which it is [`unpacked`](Self::unpacked).
@@ -108,7 +95,8 @@ impl Route {
         }
     }
 
-    /// Asks the kernel; keeps a next hop that it tells in `hop`. What else it tells is [packed](pack): the sender, and an MTU.
+    /// Asks the kernel, and writes what it tells to `hop`, for other packets too when the program sends the packet. Who sends it is
+    /// [packed](pack).
     #[inline(always)]
     pub fn ask<'a>(
         &self,
@@ -159,13 +147,17 @@ impl Route {
         let mtu = unsafe { fib.__bindgen_anon_1.mtu_result };
         match result as u32 {
             BPF_FIB_LKUP_RET_SUCCESS => {
-                hop.keep(self, ingress, &NextHop::told(fib, mtu, self.total_len));
+                hop.keep(self, ingress, fib, mtu);
                 Ok(SENT as u32)
             }
-            BPF_FIB_LKUP_RET_NO_NEIGH => Ok(UNRESOLVED as u32),
+            BPF_FIB_LKUP_RET_NO_NEIGH => {
+                hop.lend(packet.addresses().ok_or(Reason::Truncated)?, 0);
+                Ok(UNRESOLVED as u32)
+            }
             BPF_FIB_LKUP_RET_FRAG_NEEDED => {
-                let mtu = if mtu < self.total_len { mtu as u32 } else { 0 };
-                Ok(mtu << MTU_SHIFT | TOO_LONG as u32)
+                let mtu = if mtu < self.total_len { mtu } else { 0 };
+                hop.lend(packet.addresses().ok_or(Reason::Truncated)?, mtu);
+                Ok(TOO_LONG as u32)
             }
             BPF_FIB_LKUP_RET_BLACKHOLE | BPF_FIB_LKUP_RET_UNREACHABLE | BPF_FIB_LKUP_RET_PROHIBIT => {
                 Err(Reason::NoRoute)
@@ -177,7 +169,7 @@ impl Route {
 
 /// Whether `address` stands for an IPv6 one: those out of 0.0.0.0/8 do.
 #[inline(always)]
-pub(crate) fn is_alias(address: Ipv4) -> bool {
+pub fn is_alias(address: Ipv4) -> bool {
     address.octets[0] == 0
 }
 
@@ -196,26 +188,12 @@ unsafe fn copy(to: *mut [u32; 4], from: &Ipv6) {
     }
 }
 
-impl NextHop {
-    /// What the kernel told of a packet of `total_len` octets that fits.
+impl NextHop<'_> {
+    /// The link-layer addresses of the frame: the neighbour's, and that of the interface that it leaves by; those that the frame
+    /// came with when the kernel is to send it.
     #[inline(always)]
-    fn told(fib: &bpf_fib_lookup, mtu: u16, total_len: u16) -> Self {
-        // Volatile, in the halves that both are aligned for: the verifier allows no others on the stack.
-        let half = |octets: &[u8; 6], i: usize| {
-            // SAFETY: within the octets, which the struct has at an even offset.
-            unsafe { octets.as_ptr().cast::<u16>().add(i).read_volatile() as u32 }
-        };
-        let (d, s) = (&fib.dmac, &fib.smac);
-        // Joined in the machine's order, which is little-endian for this target.
-        let word = |low: u32, high: u32| high << 16 | low;
-        let addresses = Addresses([
-            word(half(d, 0), half(d, 1)),
-            word(half(d, 2), half(s, 0)),
-            word(half(s, 1), half(s, 2)),
-        ]);
-        // A kernel that does not say leaves the length; a packet that just fits is taken for such a one.
-        let mtu = if mtu == total_len { 0 } else { mtu };
-        Self { addresses, mtu, ifindex: fib.ifindex, sender: SENT }
+    pub(crate) fn addresses(&self) -> Addresses {
+        Addresses(self.hop.addresses)
     }
 
     /// Whether the packet is longer than the way out allows.
@@ -233,10 +211,10 @@ impl NextHop {
     /// Octets that the way out leaves for what has `overhead` octets in front; 0 when that is not known.
     #[inline(always)]
     pub fn room(&self, overhead: usize) -> usize {
-        (self.mtu as usize).saturating_sub(overhead)
+        (self.hop.mtu as u16 as usize).saturating_sub(overhead)
     }
 
-    /// Sends the encapsulated packet, which has `addresses`: out of the interface that it came in on, or of another one.
+    /// Sends the encapsulated packet.
     ///
     /// # Errors
     /// [`Reason::NoNeighbour`] when the next hop is unresolved, and [`Reason::NeedsFragmentation`] when the packet is too
@@ -250,12 +228,18 @@ impl NextHop {
             TOO_LONG => return Err(Reason::NeedsFragmentation),
             _ => {}
         }
-        if self.ifindex == packet.ingress_ifindex() {
-            return Ok(xdp_action::XDP_TX);
-        }
-        // SAFETY: takes no pointers.
-        Ok(unsafe { bpf_redirect(self.ifindex, 0) } as u32)
+        Ok(send(packet, self.hop.egress()))
     }
+}
+
+/// The verdict that sends the packet out of the interface `egress`, be it that which it came in on.
+#[inline(always)]
+pub fn send(packet: &Packet, egress: u32) -> u32 {
+    if egress == packet.ingress_ifindex() {
+        return xdp_action::XDP_TX;
+    }
+    // SAFETY: takes no pointers.
+    unsafe { bpf_redirect(egress, 0) as u32 }
 }
 
 /// The kernel's struct, aligned for whole words.

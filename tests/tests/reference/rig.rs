@@ -175,11 +175,13 @@ impl Rig {
 
     /// Takes out what `gre-steer` keeps of these customers for a while.
     fn forget_customers(&self, customers: &[Entry]) {
-        let (kept, _) = self.map("gre-steer/kept_customers");
-        for customer in customers {
-            let number = customer.key.as_u64().expect("a customer is a number") as u32;
-            let place = number & (kept.info().max_entries - 1);
-            kept.update(&place.to_ne_bytes(), &vec![0; kept.value_len()]).expect("every entry is there");
+        for name in ["gre-steer/kept_customers", "gre-steer/ready"] {
+            let (kept, _) = self.map(name);
+            for customer in customers {
+                let number = customer.key.as_u64().expect("a customer is a number") as u32;
+                let place = number & (kept.info().max_entries - 1);
+                kept.update(&place.to_ne_bytes(), &vec![0; kept.value_len()]).expect("every entry is there");
+            }
         }
     }
 

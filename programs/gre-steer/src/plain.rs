@@ -1,0 +1,185 @@
+//! Packets as most of them are, which need nothing but what another one of their customer found out a short while ago.
+//!
+//! - Such a packet is alone in its frame, without tags, IPv4 options and SYN; its customer has one tunnel, over IPv4, without a
+//!   key and without fragments, whose next hop is known.
+//! - Whatever else it is, it takes the long way, of which this is a part that asks less: it may leave any packet to it, and what it
+//!   sends leaves as by the long way.
+
+use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
+use xdpchain_abi::{Reason, tunnel_flags};
+use xdpchain_kit::{Packet, is_alias, is_group, send, ticks};
+use xdpchain_wire::{
+    ethernet::{self, ethertype},
+    gre, ipv4, ipv6, protocol, tcp,
+};
+
+use crate::{
+    module,
+    tunnels::{self, KEPT},
+};
+
+/// Octets in front of the inner packet: as many as it had, and as many as it gets.
+const BEFORE: usize = ethernet::LEN;
+const AFTER: usize = ethernet::LEN + ipv4::LEN + gre::LEN;
+/// Where the outer IPv4 header begins.
+const OUTER: usize = ethernet::LEN;
+
+/// Words of the outer headers that packets differ by: the last octet is TOS, the first two are the length, the first two are the
+/// checksum of the IPv4 header.
+const WORDS: usize = 9;
+const TOS: usize = 3;
+const LENGTH: usize = 4;
+const CHECKSUM: usize = 6;
+
+/// What customers' packets need, by the last bits of the customer's number.
+#[btf_map(name = "ready")]
+static READY: PerCpuArray<Ready, { KEPT as usize }> = PerCpuArray::new();
+
+/// What a customer's packets need.
+#[repr(C)]
+struct Ready {
+    /// The tick of the kernel's clock that it is not kept until; 0 where nothing is.
+    until: u64,
+    customer: u32,
+    /// The tunnel's number.
+    tunnel: u32,
+    /// What the next hop was asked for: the interface that packets come in on, and the outer DSCP.
+    ingress: u32,
+    dscp: u32,
+    /// Octets of the longest outer packet that is known to fit.
+    fits: u32,
+    /// The interface that packets go out of.
+    egress: u32,
+    /// Bits of the inner TOS octet that the outer one has, and its other bits.
+    tos_kept: u32,
+    tos_set: u32,
+    /// Sum of the outer IPv4 header without what packets differ by, in the machine's order.
+    sum: u32,
+    /// The outer headers without it, up to the GRE header's protocol, as words in the machine's order.
+    words: [u32; WORDS],
+}
+
+/// Sends a plain packet of `customer`. `None`, and nothing has changed, when it has to take the long way.
+#[inline(always)]
+pub(crate) fn forward(packet: &mut Packet, customer: u32) -> Option<u32> {
+    let (kind, tos) = parse(packet)?;
+    let ready = READY.get_ptr(customer & (KEPT - 1))?;
+    // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other.
+    let ready = unsafe { &*ready };
+    let total_len = packet.len() - OUTER + (AFTER - BEFORE);
+    let tos = tos as u32 & ready.tos_kept | ready.tos_set;
+    if ready.customer != customer
+        || ready.ingress != packet.ingress_ifindex()
+        || (ready.dscp ^ tos) & 0xfc != 0
+        || total_len > ready.fits as usize
+        || ticks() >= ready.until
+    {
+        return None;
+    }
+    packet.move_start(BEFORE as i32 - AFTER as i32)?;
+    module::change_context(|context| context.tunnel = ready.tunnel);
+    let verdict = write(packet, ready, kind, tos, total_len as u16).map(|()| send(packet, ready.egress));
+    // It was there just now, and is longer.
+    Some(verdict.unwrap_or_else(|| module::refuse(Reason::Headroom)))
+}
+
+/// EtherType, as it stands in the frame, and TOS octet of a plain packet.
+#[inline(always)]
+fn parse(packet: &Packet) -> Option<([u8; 2], u8)> {
+    // The octet of TCP's flags is the last one that is looked at.
+    const FLAGS: usize = 13;
+    const END: usize = BEFORE + ipv4::LEN + FLAGS + 1;
+    const END6: usize = BEFORE + ipv6::LEN + FLAGS + 1;
+    let front: &[u8; END] = packet.front()?;
+    let len = packet.len() - BEFORE;
+    let kind = [front[12], front[13]];
+    let (fits, ttl, to_group, is_syn, tos) = if kind == ethertype::IPV4.to_be_bytes() {
+        let view = ipv4::View(front[BEFORE..].first_chunk()?);
+        if front[BEFORE] != 0x45 {
+            return None;
+        }
+        let is_syn = view.protocol() == protocol::TCP && front[END - 1] & tcp::flags::SYN != 0;
+        (view.total_len() as usize == len, view.ttl(), is_group(view.destination()), is_syn, view.tos())
+    } else {
+        if kind != ethertype::IPV6.to_be_bytes() {
+            return None;
+        }
+        let front: &[u8; END6] = packet.front()?;
+        let view = ipv6::View(front[BEFORE..].first_chunk()?);
+        if view.version() != 6 {
+            return None;
+        }
+        let is_syn = view.next_header() == protocol::TCP && front[END6 - 1] & tcp::flags::SYN != 0;
+        let fits = ipv6::LEN + view.payload_len() as usize == len;
+        (fits, view.hop_limit(), view.destination().octets[0] == 0xff, is_syn, view.traffic_class())
+    };
+    (fits && ttl > 1 && !to_group && !is_syn).then_some((kind, tos))
+}
+
+/// Writes the headers around the inner packet, whose EtherType is `kind`, into the room that is there for them, and takes a hop off it.
+#[inline(always)]
+fn write(packet: &mut Packet, ready: &Ready, kind: [u8; 2], tos: u32, total_len: u16) -> Option<()> {
+    let front: &mut [u8; AFTER + ipv4::LEN] = packet.front_mut()?;
+    let len = total_len.to_be() as u32;
+    let sum = ready.sum + (tos << 8) + len;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let checksum = !(sum + (sum >> 16)) & 0xffff;
+    let words = &ready.words;
+    let words = [
+        words[0],
+        words[1],
+        words[2],
+        words[TOS] | tos << 24,
+        words[LENGTH] | len,
+        words[5],
+        words[CHECKSUM] | checksum,
+        words[7],
+        words[8],
+    ];
+    for (octets, word) in front.as_chunks_mut().0.iter_mut().zip(words) {
+        *octets = word.to_ne_bytes();
+    }
+    [front[AFTER - 2], front[AFTER - 1]] = kind;
+    let (_, inner) = front.split_last_chunk_mut()?;
+    if inner[0] & 0x20 == 0 {
+        ipv4::decrement_ttl(inner);
+    } else {
+        inner[7] = inner[7].wrapping_sub(1);
+    }
+    Some(())
+}
+
+/// Keeps how a packet of `customer` was sent, which took the long way just now.
+#[inline(always)]
+pub(crate) fn keep(packet: &Packet, customer: u32) {
+    let (Some(only), Some(front)) = (tunnels::only(customer), packet.front::<{ AFTER - 2 }>()) else {
+        return;
+    };
+    let Some(ready) = READY.get_ptr_mut(customer & (KEPT - 1)) else { return };
+    let flags = only.tunnel.flags;
+    if is_alias(only.tunnel.remote) || flags & (tunnel_flags::HAS_KEY | tunnel_flags::ALLOW_FRAGMENTS) != 0 {
+        return;
+    }
+    // SAFETY: as in `forward`, which has no reference to it meanwhile.
+    let ready = unsafe { &mut *ready };
+    let mut words = [0; WORDS];
+    for (word, octets) in words.iter_mut().zip(front.as_chunks().0) {
+        *word = u32::from_ne_bytes(*octets);
+    }
+    words[TOS] &= 0x00ff_ffff;
+    words[LENGTH] = 0;
+    words[CHECKSUM] &= 0xffff_0000;
+    let halves = |word: u32| (word & 0xffff) + (word >> 16);
+    let sum = halves(words[5]) + halves(words[6]) + halves(words[7]);
+    ready.sum = halves((words[3] >> 16) + sum + (words[8] & 0xffff));
+    ready.words = words;
+    let fixed = flags & tunnel_flags::FIXED_DSCP != 0;
+    (ready.tos_kept, ready.tos_set) = if fixed { (0b11, (only.tunnel.dscp as u32) << 2) } else { (0xff, 0) };
+    ready.dscp = front[OUTER + 1] as u32;
+    ready.ingress = packet.ingress_ifindex();
+    ready.egress = only.hop.egress();
+    ready.fits = only.hop.fits();
+    ready.tunnel = only.number;
+    ready.customer = customer;
+    ready.until = only.until;
+}
