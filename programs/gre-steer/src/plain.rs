@@ -83,42 +83,57 @@ pub(crate) fn forward(packet: &mut Packet, customer: u32) -> Option<u32> {
     Some(verdict.unwrap_or_else(|| module::refuse(Reason::Headroom)))
 }
 
-/// EtherType, as it stands in the frame, and TOS octet of a plain packet.
+/// EtherType, in network byte order, and TOS octet of a plain packet.
 #[inline(always)]
-fn parse(packet: &Packet) -> Option<([u8; 2], u8)> {
-    // The octet of TCP's flags is the last one that is looked at.
-    const FLAGS: usize = 13;
-    const END: usize = BEFORE + ipv4::LEN + FLAGS + 1;
-    const END6: usize = BEFORE + ipv6::LEN + FLAGS + 1;
-    let front: &[u8; END] = packet.front()?;
-    let len = packet.len() - BEFORE;
-    let kind = [front[12], front[13]];
-    let (fits, ttl, to_group, is_syn, tos) = if kind == ethertype::IPV4.to_be_bytes() {
-        let view = ipv4::View(front[BEFORE..].first_chunk()?);
-        if front[BEFORE] != 0x45 {
-            return None;
-        }
-        let is_syn = view.protocol() == protocol::TCP && front[END - 1] & tcp::flags::SYN != 0;
-        (view.total_len() as usize == len, view.ttl(), is_group(view.destination()), is_syn, view.tos())
+fn parse(packet: &Packet) -> Option<(u16, u8)> {
+    let front: &[u8; BEFORE] = packet.front()?;
+    let kind = u16::from_ne_bytes([front[12], front[13]]);
+    let tos = if kind == ethertype::IPV4.to_be() {
+        parse_ipv4(packet)?
+    } else if kind == ethertype::IPV6.to_be() {
+        parse_ipv6(packet)?
     } else {
-        if kind != ethertype::IPV6.to_be_bytes() {
-            return None;
-        }
-        let front: &[u8; END6] = packet.front()?;
-        let view = ipv6::View(front[BEFORE..].first_chunk()?);
-        if view.version() != 6 {
-            return None;
-        }
-        let is_syn = view.next_header() == protocol::TCP && front[END6 - 1] & tcp::flags::SYN != 0;
-        let fits = ipv6::LEN + view.payload_len() as usize == len;
-        (fits, view.hop_limit(), view.destination().octets[0] == 0xff, is_syn, view.traffic_class())
+        return None;
     };
-    (fits && ttl > 1 && !to_group && !is_syn).then_some((kind, tos))
+    Some((kind, tos))
+}
+
+/// Octets of a TCP header up to that with its flags, which is the last one that is looked at.
+const FLAGS: usize = 14;
+
+/// TOS octet of a plain packet that is IPv4.
+#[inline(always)]
+fn parse_ipv4(packet: &Packet) -> Option<u8> {
+    let front: &[u8; BEFORE + ipv4::LEN + FLAGS] = packet.front()?;
+    let view = ipv4::View(front[BEFORE..].first_chunk()?);
+    if front[BEFORE] != 0x45 || BEFORE + view.total_len() as usize != packet.len() {
+        return None;
+    }
+    if view.ttl() <= 1 || is_group(view.destination()) {
+        return None;
+    }
+    let is_tcp = view.protocol() == protocol::TCP;
+    (!is_tcp || front[front.len() - 1] & tcp::flags::SYN == 0).then_some(view.tos())
+}
+
+/// Traffic class of a plain packet that is IPv6.
+#[inline(always)]
+fn parse_ipv6(packet: &Packet) -> Option<u8> {
+    let front: &[u8; BEFORE + ipv6::LEN + FLAGS] = packet.front()?;
+    let view = ipv6::View(front[BEFORE..].first_chunk()?);
+    if view.version() != 6 || BEFORE + ipv6::LEN + view.payload_len() as usize != packet.len() {
+        return None;
+    }
+    if view.hop_limit() <= 1 || view.destination().octets[0] == 0xff {
+        return None;
+    }
+    let is_tcp = view.next_header() == protocol::TCP;
+    (!is_tcp || front[front.len() - 1] & tcp::flags::SYN == 0).then_some(view.traffic_class())
 }
 
 /// Writes the headers around the inner packet, whose EtherType is `kind`, into the room that is there for them, and takes a hop off it.
 #[inline(always)]
-fn write(packet: &mut Packet, ready: &Ready, kind: [u8; 2], tos: u32, total_len: u16) -> Option<()> {
+fn write(packet: &mut Packet, ready: &Ready, kind: u16, tos: u32, total_len: u16) -> Option<()> {
     let front: &mut [u8; AFTER + ipv4::LEN] = packet.front_mut()?;
     let len = total_len.to_be() as u32;
     let sum = ready.sum + (tos << 8) + len;
@@ -139,7 +154,7 @@ fn write(packet: &mut Packet, ready: &Ready, kind: [u8; 2], tos: u32, total_len:
     for (octets, word) in front.as_chunks_mut().0.iter_mut().zip(words) {
         *octets = word.to_ne_bytes();
     }
-    [front[AFTER - 2], front[AFTER - 1]] = kind;
+    [front[AFTER - 2], front[AFTER - 1]] = kind.to_ne_bytes();
     let (_, inner) = front.split_last_chunk_mut()?;
     if inner[0] & 0x20 == 0 {
         ipv4::decrement_ttl(inner);
