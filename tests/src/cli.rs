@@ -179,6 +179,8 @@ pub mod object {
         REFUSED = "refused.o";
         /// The verifier takes it once, but not twice in one program.
         HEAVY = "heavy.o";
+        /// Needs nearly all of the stack that a program has.
+        DEEP = "deep.o";
         /// Takes packets in several buffers, passes and counts them.
         FRAGS = "frags.o";
         /// Tail calls programs of its own.

@@ -511,6 +511,21 @@ fn what_libxdp_cannot_say_is_refused_with_a_reason() {
 
 /// A kernel without what the dispatcher needs is named as the reason, and other engines as the way out.
 #[test]
+fn a_module_may_have_all_of_the_stack() {
+    let Some(pair) = Pair::new("a module with all of the stack") else { return };
+    let chain = "version: 1\nmodules: { deep: ./deep.o }\n\
+                 chains: { edge: { interfaces: [eth1], engine: libxdp, slots: [deep] } }\n";
+    let shell = Shell::new(&pair.ns, chain);
+    let told = shell.json(&["check"]);
+    let engines = told["chains"][0]["engines"].as_array().expect("a list");
+    let runs: Vec<_> = engines.iter().map(|engine| (engine["engine"].as_str(), &engine["runs"])).collect();
+    let (no, yes) = (Value::from(false), Value::from(true));
+    assert_eq!(runs, [(Some("fused"), &no), (Some("tail"), &no), (Some("libxdp"), &yes)]);
+    shell.xdpchain(&["attach", "eth1"]).expect(0);
+    assert_eq!(pair.shown().iter().map(|shown| shown.name.as_str()).collect::<Vec<_>>(), ["deep"]);
+}
+
+#[test]
 fn a_kernel_that_cannot_is_told_apart_from_a_chain_that_cannot() {
     let ns = Netns::new("libxdp");
     let peer = Netns::new("peer");

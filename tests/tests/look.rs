@@ -112,6 +112,17 @@ fn check_says_what_is_in_an_object_and_which_engine_takes_it() {
 }
 
 #[test]
+fn check_says_what_an_object_is_also_when_no_engine_takes_it() {
+    let ns = namespace();
+    let shell = Shell::new(&ns, CHAIN);
+    let checked = shell.xdpchain(&["check", "deep.o"]).expect(6);
+    assert!(checked.stderr.contains("help: the stack is limited to 512 octets for the chain"), "{checked:?}");
+    for text in ["504 B", "fused: the kernel refused", "tail: the kernel refused", "libxdp"] {
+        assert!(checked.stdout.contains(text), "`{text}`: {checked:?}");
+    }
+}
+
+#[test]
 fn a_module_that_keeps_a_chain_from_large_packets_is_named() {
     let ns = namespace();
     let shell = Shell::new(&ns, &CHAIN.replace("builtin:gre-steer", "./frags.o"));

@@ -159,7 +159,7 @@ pub enum ComposeError {
     },
     /// A jump is too far for its encoding.
     #[error(
-        "the chain's code is too long: a jump over {distance} instructions in {place}\nhelp: use fewer or smaller modules"
+        "the chain's code is too long: a jump over {distance} instructions in {place}\nhelp: `engine: tail` gives each module a program of its own, and `engine: libxdp` leaves a module's code as it is"
     )]
     JumpTooFar {
         /// Where.

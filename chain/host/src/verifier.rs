@@ -204,13 +204,15 @@ const TOO_LARGE: &str = "the verifier gave up after a million instructions: unbo
                          branches that it must follow one by one; bound the loops, or take a slot out of the chain";
 
 const TOO_DEEP: &str = "the stack is limited to 512 octets for the chain, subprograms called included, and to 256 before \
-                        a call that tail calls; move large local variables into a per-CPU map";
+                        a call that tail calls, and 16 of them are the chain's; move large local variables into a per-CPU map, \
+                        or take `engine: libxdp`, which leaves a module all of them";
 
 /// What the verifier says, and what that usually means. The first that fits counts.
 const CAUSES: &[(&[&str], &str)] = &[
     (
         &["total number of maps", "number of maps in the program has reached the limit"],
-        "the kernel gives a program 64 maps; what counts the chain's packets takes one or two of them",
+        "the kernel gives a program 64 maps; what counts the chain's packets takes one or two of them. `engine: tail` \
+         gives each module a program of its own, and `engine: libxdp` adds no map",
     ),
     (
         &["frames is too deep"],

@@ -118,7 +118,10 @@ pub(crate) fn run(common: &Common, out: Output, objects: &[ObjectRef], program: 
         let (config, file) = config::read(common.file.as_deref())?;
         for chain in config.chains.values() {
             match check_chain(&config, chain) {
-                Ok(chain) => checked.chains.push(chain),
+                Ok((chain, refused)) => {
+                    checked.chains.push(chain);
+                    refused.map(|error| keep(error.in_file(&file)));
+                }
                 Err(error) => keep(error.in_file(&file)),
             }
         }
@@ -128,7 +131,10 @@ pub(crate) fn run(common: &Common, out: Output, objects: &[ObjectRef], program: 
     }
     for object in objects {
         match check_object(object, program) {
-            Ok(object) => checked.objects.push(object),
+            Ok((object, refused)) => {
+                checked.objects.push(object);
+                refused.map(&mut keep);
+            }
             Err(error) => keep(error),
         }
     }
@@ -145,24 +151,28 @@ fn all_verified(checked: &Checked) -> bool {
     engines.all(|result| result.runs.is_some())
 }
 
-fn check_chain(config: &Config, chain: &ChainSpec) -> Result<CheckedChain> {
+/// What a chain is, and why no engine that it may have takes it, if none does.
+fn check_chain(config: &Config, chain: &ChainSpec) -> Result<(CheckedChain, Option<Error>)> {
     config::supported(chain)?;
     let (state, objects) = assemble::chain_state(config, chain)?;
-    Ok(CheckedChain {
+    let (engines, refused) = try_engines(&state, &objects);
+    let checked = CheckedChain {
         chain: chain.name.clone(),
         interfaces: chain.interfaces.clone(),
         slots: chain.slots.iter().map(|slot| slot.name.clone()).collect(),
         engine: chain.engine.name(),
-        engines: try_engines(&state, &objects)?,
-    })
+        engines,
+    };
+    Ok((checked, refused))
 }
 
-fn check_object(object: &ObjectRef, program: Option<&str>) -> Result<CheckedObject> {
+/// What is in an object, and why neither `fused` nor `tail` takes it, if so.
+fn check_object(object: &ObjectRef, program: Option<&str>) -> Result<(CheckedObject, Option<Error>)> {
     let bytes = config::object_bytes(object)?;
     let failed = |source| Error::Object { object: object.to_string(), source };
     let parsed = Object::parse(&bytes).map_err(failed)?;
     let chosen = parsed.xdp_program(program).map_err(failed)?;
-    let engines = try_alone(object, program)?;
+    let (engines, refused) = try_alone(object, program)?;
     let program = |program: &Program| CheckedProgram {
         helpers: helpers(&parsed, program),
         subprograms: parsed.reachable(program.function).len() - 1,
@@ -194,7 +204,7 @@ fn check_object(object: &ObjectRef, program: Option<&str>) -> Result<CheckedObje
         key: type_name(map.btf_key),
         value: type_name(map.btf_value),
     });
-    Ok(CheckedObject {
+    let checked = CheckedObject {
         object: object.to_string(),
         octets: bytes.len(),
         license: parsed.license.clone(),
@@ -204,7 +214,8 @@ fn check_object(object: &ObjectRef, program: Option<&str>) -> Result<CheckedObje
         kernel_symbols: parsed.externs.symbols.iter().map(|symbol| symbol.name.clone()).collect(),
         kernel_options: parsed.externs.options.iter().map(|option| option.name.clone()).collect(),
         engines,
-    })
+    };
+    Ok((checked, refused))
 }
 
 /// The helpers that a program calls, by name, each once.
@@ -234,18 +245,18 @@ fn stack(function: &Function) -> u32 {
 }
 
 /// A chain of nothing but the object.
-fn try_alone(object: &ObjectRef, program: Option<&str>) -> Result<Vec<EngineResult>> {
+fn try_alone(object: &ObjectRef, program: Option<&str>) -> Result<(Vec<EngineResult>, Option<Error>)> {
     let name = config::module_name(object).unwrap_or_else(|| "module".to_owned());
     let chain = ChainSpec::new("check", vec![SlotSpec::new(&name)]);
     let module = ModuleSpec { program: program.map(str::to_owned), ..ModuleSpec::new(object.clone()) };
     let config = Config { modules: [(name, module)].into_iter().collect(), ..Config::default() };
     let (state, objects) = assemble::chain_state(&config, &chain)?;
-    try_engines(&state, &objects)
+    Ok(try_engines(&state, &objects))
 }
 
-/// Composes a chain by each engine, and has the kernel verify it. A failure when the engine that it asks for does not take
-/// it, or none does.
-fn try_engines(state: &ChainState, objects: &Objects) -> Result<Vec<EngineResult>> {
+/// Composes a chain by each engine, and has the kernel verify it. With the failure when the engine that it asks for does not take it,
+/// or none does.
+fn try_engines(state: &ChainState, objects: &Objects) -> (Vec<EngineResult>, Option<Error>) {
     let mut results = vec![
         try_engine("fused", assemble::image(state, objects, fused::compose), alone),
         try_engine("tail", assemble::image(state, objects, tail::compose), alone),
@@ -258,12 +269,11 @@ fn try_engines(state: &ChainState, objects: &Objects) -> Result<Vec<EngineResult
         Engine::Libxdp => &["libxdp"],
     };
     let asked = |result: &&mut EngineResult| wanted.contains(&result.engine);
-    if results.iter_mut().filter(asked).all(|result| result.error.is_some())
-        && let Some(error) = results.iter_mut().filter(asked).find_map(|result| result.error.take())
-    {
-        return Err(error);
+    let mut refused = None;
+    if results.iter_mut().filter(asked).all(|result| result.error.is_some()) {
+        refused = results.iter_mut().filter(asked).find_map(|result| result.error.take());
     }
-    Ok(results)
+    (results, refused)
 }
 
 /// What the verifier says of an image.
