@@ -13,7 +13,7 @@ use xdpchain_abi::{Reason, tunnel_flags};
 
 use crate::cli::{Run, Shell, xdpchain};
 use crate::gtp_device::{self, Pdp};
-use crate::plan::{self, NODE_CLOUD, NODE_RAN, SERVER, Session};
+use crate::plan::{self, NODE_CLOUD, NODE_RAN, RAN, SERVER, Session};
 use crate::world::Links;
 use crate::{Port, rows};
 
@@ -153,15 +153,16 @@ impl Operator {
     /// Makes the gNB's gtp device, with the user of [`SESSION`] behind it, whom [`SERVER`] is reached by.
     pub fn gnb(&self) {
         let user = Ipv4Addr::from(SESSION.address().octets);
-        let pdp = Pdp {
-            user,
-            peer: NODE_RAN,
-            incoming: SESSION.downlink()[0].1.teid.value(),
-            outgoing: SESSION.uplink().0.teid.value(),
-        };
-        gtp_device::make(&self.links.ran, GTP, pdp);
+        let pdp = Self::pdp(user.into(), NODE_RAN.into());
+        gtp_device::make(&self.links.ran, GTP, RAN.into(), &[pdp]).expect("the kernel takes the session");
         self.links.ran.ip(&format!("addr add {user}/32 dev {GTP}"));
         self.links.ran.ip(&format!("route add {SERVER} dev {GTP} src {user}"));
+    }
+
+    /// [`SESSION`] as the gNB's device has it, with an address of its user's, and one of ours.
+    pub fn pdp(user: IpAddr, peer: IpAddr) -> Pdp {
+        let incoming = SESSION.downlink()[0].1.teid.value();
+        Pdp { user, peer, incoming, outgoing: SESSION.uplink().0.teid.value() }
     }
 
     /// Gives the customer's cloud its server.

@@ -3,15 +3,16 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    net::{IpAddr, Ipv4Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     time::Duration,
 };
 
 use xdpchain_abi::{GTPU_PORT, Reason, tunnel_flags};
 use xdpchain_tests::{
+    gtp_device,
     judged::agreed,
     kernel,
-    operator::{GRE, Operator, SESSION, Tunnel},
+    operator::{GRE, GTP, Operator, SESSION, Tunnel},
     plan::{self, NODE_CLOUD, NODE_RAN, RAN, SERVER, Session},
     transfer::{datagrams, file, ping},
     tshark::sound,
@@ -79,6 +80,109 @@ struct Device {
 /// Address of ours toward the clouds, and of the far end, over IPv6; and what the maps call them.
 const OVER6: [(&str, Ipv4Addr); 2] =
     [("fd00:20::1", Ipv4Addr::new(0, 0, 0, 1)), ("fd00:20::11", Ipv4Addr::new(0, 0, 0, 3))];
+
+/// The same toward the gNB.
+const RAN6: [(&str, Ipv4Addr); 2] =
+    [("fd00:10::1", Ipv4Addr::new(0, 0, 0, 5)), ("fd00:10::2", Ipv4Addr::new(0, 0, 0, 6))];
+/// The server over IPv6.
+const SERVER6: &str = "2001:db8:ffff::1";
+
+#[test]
+fn the_kernels_gtp_device_carries_ipv6() {
+    users_of_both_families("the_kernels_gtp_device_carries_ipv6", false);
+}
+
+#[test]
+fn the_kernels_gtp_device_works_over_ipv6() {
+    users_of_both_families("the_kernels_gtp_device_works_over_ipv6", true);
+}
+
+/// A gtp device whose user has addresses of both families, and reaches a server of both; its tunnels are over IPv6 when `over6` says so.
+fn users_of_both_families(test: &str, over6: bool) {
+    if kernel::lacks_devices(test, &[kernel::GTP, kernel::GRE]) {
+        return;
+    }
+    let operator = Operator::new();
+    let (ran, cloud, node) = (&operator.links.ran, &operator.links.cloud, &operator.links.node);
+    let [(ours, our_alias), (theirs, their_alias)] = RAN6;
+    let (near, far) = if over6 { (theirs, ours) } else { (&*RAN.to_string(), &*NODE_RAN.to_string()) };
+    let (near, far): (IpAddr, IpAddr) = (near.parse().unwrap(), far.parse().unwrap());
+    if over6 {
+        node.run(|| std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")).unwrap();
+        for (ns, interface, address, other, at) in
+            [(node, "n3", ours, theirs, RAN), (ran, "ran0", theirs, ours, NODE_RAN)]
+        {
+            ns.ip(&format!("addr add {address}/64 dev {interface} nodad"));
+            let mac = plan::mac_text(at);
+            ns.ip(&format!("neigh replace {other} lladdr {mac} dev {interface} nud permanent"));
+        }
+        // What tshark sees is to have its checksum.
+        ran.sh("ethtool", &["-K", "ran0", "tx", "off"]);
+        operator.import("gtp-decap/endpoints6", &format!("key,flags,alias\n{ours},0,{our_alias}\n"));
+        operator.import("gtp-decap/peers6", &format!("key,alias,flags\n{theirs},{their_alias},0\n"));
+        operator.import(
+            "gtp-encap/addresses6",
+            &format!("key,address,flags\n{our_alias},{ours},0\n{their_alias},{theirs},0\n"),
+        );
+    }
+    let (local, peer) = if over6 { (our_alias, their_alias) } else { (NODE_RAN, RAN) };
+    let (user4, user6) = (Ipv4Addr::from(SESSION.address().octets), Ipv6Addr::from(SESSION.prefix().octets));
+    let (teid, downlink) = (SESSION.uplink().0.teid.value(), SESSION.downlink()[0].1.teid.value());
+    operator.import(
+        "gtp-decap/sessions",
+        &format!(
+            "local,teid,customer,session,peer,inner4,inner6,inner6_len,flags,vlan,tags,filter\n\
+             {local},{teid},{CUSTOMER},0,{peer},{user4},{user6},64,0,0,0,0\n"
+        ),
+    );
+    for address in [IpAddr::from(user4), user6.into()] {
+        operator.import(
+            "gtp-encap/sessions",
+            &format!(
+                "customer,address,session,teid,peer,local,qfi,flags,dscp\n\
+                 {CUSTOMER},{address},0,{downlink},{peer},{local},0,0,0\n"
+            ),
+        );
+    }
+    let sessions = [user4.into(), user6.into()].map(|user| Operator::pdp(user, far));
+    if let Err(error) = gtp_device::make(ran, GTP, near, &sessions) {
+        return kernel::lacks(test, &format!("gtp device that knows IPv6 ({error})"));
+    }
+    // A device without hardware addresses makes up none of its own, and sends nothing by itself.
+    let address6 = Ipv6Addr::from(u128::from(user6) + 1);
+    ran.ip(&format!("addr add {user4}/32 dev {GTP}"));
+    ran.ip(&format!("addr add {address6}/128 dev {GTP} nodad"));
+    ran.ip(&format!("route add {SERVER} dev {GTP} src {user4}"));
+    ran.ip(&format!("-6 route add {SERVER6} dev {GTP} src {address6}"));
+    operator.server();
+    cloud.ip(&format!("-6 addr add {SERVER6}/128 dev lo nodad"));
+    let (router, gateway) = (NODE_CLOUD, plan::gateway(CUSTOMER));
+    cloud.ip(&format!("link add {GRE} type gre local {gateway} remote {router} ttl 64 tos inherit"));
+    cloud.ip(&format!("link set dev {GRE} addrgenmode none up"));
+    operator.route_to_users();
+    cloud.ip(&format!("-6 route add 2001:db8::/32 dev {GRE}"));
+
+    let pairs = [(IpAddr::from(SERVER), IpAddr::from(user4)), (SERVER6.parse().unwrap(), address6.into())];
+    for (server, user) in pairs {
+        let printed = ping(ran, server, &["-c", "3"]);
+        assert!(printed.contains(" 0% packet loss"), "{printed}\n{:?}", operator.reasons());
+        assert_eq!(datagrams(ran, cloud, server, &[0, 1, 2, 17, 999, 1000, 1001, 1200]), user);
+        file(ran, cloud, server, 100_000);
+    }
+    let mut reasons = operator.reasons();
+    reasons.retain(|(module, reason, _)| (*module, *reason) != ("gtp-encap", Reason::InnerMulticast));
+    assert_eq!(reasons, [], "everything but what the GRE device reports to groups was just forwarded");
+
+    let [at_gnb, _] = operator.crossed();
+    let rows = sound(&at_gnb, &["frame.protocols"]);
+    let outer = if over6 { ":ipv6:udp:gtp:" } else { ":ip:udp:gtp:" };
+    for inner in ["ip:", "ipv6:"] {
+        let layers = format!("{outer}{inner}");
+        let tunnelled = rows.iter().filter(|row| row[0].contains(&layers)).count();
+        assert!(tunnelled > 150, "{tunnelled} of {} are {layers}", rows.len());
+    }
+    agreed("gtp device", if over6 { &["G34", "D04", "G35", "D01"] } else { &["G35", "D01"] });
+}
 
 fn devices(over6: bool) -> Vec<Device> {
     let (kind, encap, ours, theirs, hops, plain) = if over6 {
@@ -182,7 +286,6 @@ fn each_of_the_kernels_gre_devices_over_ipv6_does_too() {
 /// Sends packets of two sessions of the customer, over IPv4 and IPv6, through its tunnel to a device, behind which a server
 /// answers each.
 fn try_out(operator: &Operator, tunnel: Tunnel, device: Device) {
-    const SERVER6: &str = "2001:db8:ffff::1";
     let (ran, cloud) = (&operator.links.ran, &operator.links.cloud);
     operator.tunnel(tunnel);
     cloud.ip(&format!("link add {GRE} type {}", device.kind));
