@@ -5,10 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use aya_obj::generated::{XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE};
+use aya_obj::generated::{XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE, bpf_func_id};
+use xdpchain_compose::{Image, Insn};
 use xdpchain_spec::Mode;
 
 use crate::error::{Error, Result};
+use crate::ethtool::private_flags;
 use crate::interface::{AttachPlace, Interface};
 use crate::manifest::AttachMode;
 use crate::sys::{self, LinkInfo, LinkKind};
@@ -22,15 +24,22 @@ pub(crate) struct Attached {
     pub(crate) reason: Option<String>,
 }
 
-/// Attaches `program`, in the mode that is asked for; with [`Mode::Auto`] in native mode, and when the driver refuses that
-/// in generic mode.
-pub(crate) fn attach(program: BorrowedFd<'_>, interface: &Interface, mode: Mode) -> Result<Attached> {
+/// Attaches `program`, in the mode that is asked for; with [`Mode::Auto`] in native mode, and when the driver refuses that,
+/// or cannot give packets the headroom that the program `grows` into, in generic mode.
+pub(crate) fn attach(
+    program: BorrowedFd<'_>,
+    interface: &Interface,
+    mode: Mode,
+    grows: bool,
+) -> Result<Attached> {
     let native = match mode {
         Mode::Generic => None,
-        Mode::Auto | Mode::Native => match sys::link_create_xdp(program, interface.index, XDP_FLAGS_DRV_MODE)
-        {
-            Ok(link) => return Ok(Attached { link, mode: AttachMode::Native, reason: None }),
-            Err(error) => Some(failure(interface, AttachMode::Native, error)),
+        Mode::Auto | Mode::Native => match no_headroom(interface).filter(|_| grows) {
+            Some(error) => Some(error),
+            None => match sys::link_create_xdp(program, interface.index, XDP_FLAGS_DRV_MODE) {
+                Ok(link) => return Ok(Attached { link, mode: AttachMode::Native, reason: None }),
+                Err(error) => Some(failure(interface, AttachMode::Native, error)),
+            },
         },
     };
     let reason = match (mode, native) {
@@ -41,6 +50,43 @@ pub(crate) fn attach(program: BorrowedFd<'_>, interface: &Interface, mode: Mode)
     match sys::link_create_xdp(program, interface.index, XDP_FLAGS_SKB_MODE) {
         Ok(link) => Ok(Attached { link, mode: AttachMode::Generic, reason }),
         Err(error) => Err(failure(interface, AttachMode::Generic, error)),
+    }
+}
+
+/// Whether a program of the image asks for the packet's start to be moved, as those do that put headers in front.
+pub(crate) fn grows(image: &Image) -> bool {
+    const CALL: u8 = 0x85;
+    const ADJUST_HEAD: i32 = bpf_func_id::BPF_FUNC_xdp_adjust_head as i32;
+    let helper = |insn: &Insn| insn.code == CALL && insn.src() == 0 && insn.imm == ADJUST_HEAD;
+    image.programs.iter().any(|program| program.insns.iter().any(helper))
+}
+
+/// The switch by which Intel's drivers (igb, ixgbe, i40e, ice) go back to how they received before there was XDP: at the very start
+/// of a buffer.
+const LEGACY_RX: &str = "legacy-rx";
+
+/// Why the driver never leaves octets in front of a packet, where that can be told.
+fn no_headroom(interface: &Interface) -> Option<Error> {
+    let flags = match private_flags(interface.index) {
+        Ok(flags) => flags,
+        Err(error) => {
+            tracing::debug!("the driver of `{}` cannot be asked for its switches: {error}", interface.name);
+            return None;
+        }
+    };
+    flags.iter().any(|flag| flag == LEGACY_RX).then(|| headroom_error(&interface.name))
+}
+
+fn headroom_error(ifname: &str) -> Error {
+    Error::Driver {
+        ifname: ifname.to_owned(),
+        mode: AttachMode::Native.name(),
+        reason: format!(
+            "the driver leaves no room in front of packets for headers while its `{LEGACY_RX}` is on"
+        ),
+        help: format!(
+            "`ethtool --set-priv-flags {ifname} {LEGACY_RX} off`; `--mode generic` always has room, slower"
+        ),
     }
 }
 
@@ -205,6 +251,14 @@ mod tests {
         assert!(matches!(error, Error::NoLinks { .. }), "{error}");
         assert_eq!(error.class().code(), 5);
         assert!(error.to_string().contains("5.9"), "{error}");
+    }
+
+    #[test]
+    fn a_driver_that_leaves_no_room_is_refused_with_what_mends_it() {
+        let error = headroom_error("eth1");
+        assert_eq!(error.class().code(), 5);
+        assert!(error.to_string().contains("native mode: the driver leaves no room"), "{error}");
+        assert!(error.to_string().contains("help: `ethtool --set-priv-flags eth1 legacy-rx off`"), "{error}");
     }
 
     #[test]

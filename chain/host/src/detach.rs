@@ -95,7 +95,8 @@ impl Host {
             undo.push("put the chain back", move || {
                 let Some(ifindex) = ifindex else { return Ok(()) };
                 let interface = Interface::by_index(ifindex).map_err(Error::query("the interface"))?;
-                let attached = attach::attach(program.as_fd(), &interface, mode)?;
+                // As it was, whatever the driver says by now.
+                let attached = attach::attach(program.as_fd(), &interface, mode, false)?;
                 sys::pin(attached.link.as_fd(), &path).map_err(Error::io("pin", &path))
             });
         }

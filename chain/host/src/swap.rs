@@ -234,7 +234,7 @@ impl Host {
         &'a self,
         interface: &Interface,
         after: &mut Manifest,
-        loaded: &Loaded,
+        (image, loaded): (&Image, &Loaded),
         takeover: Option<&'a Takeover>,
         undo: &mut Undo<'a>,
     ) -> Result<()> {
@@ -257,7 +257,8 @@ impl Host {
             });
         }
         // Until it is pinned, the link ends with this process: a crash leaves nothing on the interface.
-        let attached = attach::attach(loaded.program.as_fd(), interface, mode)?;
+        let grows = attach::grows(image);
+        let attached = attach::attach(loaded.program.as_fd(), interface, mode, grows)?;
         undo.visible();
         (after.mode, after.mode_reason) = (attached.mode, attached.reason);
         self.stage(after, undo)?;

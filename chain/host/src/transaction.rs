@@ -448,7 +448,7 @@ impl Host {
             (Some(link), Some(before)) => {
                 swap_time = self.swap(interface, link, before, &after, (&image, &loaded, &swap), undo)?;
             }
-            _ => self.attach(interface, &mut after, &loaded, takeover.as_ref(), undo)?,
+            _ => self.attach(interface, &mut after, (&image, &loaded), takeover.as_ref(), undo)?,
         }
         self.publish(before.as_ref(), &mut after, undo)?;
         Ok(Change { before, after, verified_insns, swap_time, migrated: Vec::new(), dry_run })

@@ -144,7 +144,7 @@ rows! {
     B05 = "B05", Both, "ICMP about an outer packet of ours that was too big", "The kernel gets it", "RFC 1191; RFC 8201";
     B06 = "B06", Both, "Congestion that the outer header tells of", "The inner header tells of it, too; a packet that cannot is dropped", "RFC 6040, 4.2";
     B07 = "B07", Both, "A packet that gets an outer header", "ECN as inside; DSCP as inside or as the policy says", "RFC 6040, 4.1; RFC 2983";
-    B08 = "B08", Both, "No room in front for the outer headers", "Dropped; a driver that never has any is refused when the chain is attached", "this project";
+    B08 = "B08", Both, "No room in front for the outer headers", "Dropped; native mode is refused when the chain is attached to a driver that is known never to have any", "this project";
     B09 = "B09", Both, "A next hop that is not resolved, or a route that leads nowhere", "The kernel gets the finished packet and asks for the neighbour; dropped where there is no way", "RFC 1812, 5.2";
     B10 = "B10", Both, "An inner packet for a group or for everybody", "Dropped, or the kernel's where the policy says so", "this project";
     B11 = "B11", Both, "Anything that is not IP", "It passes as it is", "this project";
