@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use xdpchain_abi::{
     Be32, Customer, DenseSession, DownlinkKey, DownlinkSession, Endpoint, GreIngress, GreKey, GreTunnel,
-    Ipv4, Ipv6, UplinkKey, UplinkSession, session_flags,
+    Ipv4, UplinkKey, UplinkSession, UserAddress, session_flags,
 };
 use xdpchain_host::Entries;
 use xdpchain_tests::plan::{self, CUSTOMERS, NODE_CLOUD, NODE_RAN, QFI, RAN, abi};
@@ -66,7 +66,7 @@ pub fn downlink(numbers: std::ops::Range<u32>, container: bool) -> Entries {
         let address = Ipv4 { octets: (ADDRESS_BASE + number).to_be_bytes() };
         append!(entries.keys, DownlinkKey, {
             customer: 1u32.to_ne_bytes(),
-            address: Ipv6::mapped(address).octets,
+            address: UserAddress::v4(address).octets,
         });
         append!(entries.values, DownlinkSession, {
             session: number.to_ne_bytes(),

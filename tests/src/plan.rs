@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 
 use xdpchain_abi::{
     Be32, Customer, DownlinkKey, DownlinkSession, GreIngress, GreKey, GreTunnel, Ipv4, Ipv6, NO_SESSION,
-    UplinkKey, UplinkSession, session_flags,
+    UplinkKey, UplinkSession, UserAddress, session_flags,
 };
 use xdpchain_wire::checksum::Sum;
 use xdpchain_wire::ethernet::ethertype;
@@ -120,7 +120,7 @@ impl Session {
             flags: if self.has_qfi() { session_flags::HAS_QFI } else { 0 },
             ..DownlinkSession::default()
         };
-        [Ipv6::mapped(self.address()), self.prefix()]
+        [UserAddress::v4(self.address()), UserAddress::v6(self.prefix())]
             .map(|address| (DownlinkKey { customer: self.customer(), address }, session))
     }
 

@@ -1,9 +1,9 @@
 //! The plan's map entries as CSV files, for `xdpchain map import`.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
-use xdpchain_abi::{Ipv4, Ipv6};
+use xdpchain_abi::{Ipv4, Ipv6, UserAddress};
 
 use crate::plan::{self, CUSTOMERS, Session};
 
@@ -57,6 +57,19 @@ fn v6(address: Ipv6) -> Ipv6Addr {
     address.octets.into()
 }
 
+/// What a user is reached by, as an address.
+pub fn user(address: UserAddress) -> IpAddr {
+    let octets = address.octets;
+    match octets.strip_prefix(&UserAddress::V4).and_then(|four| <[u8; 4]>::try_from(four).ok()) {
+        Some(four) => four.into(),
+        None => {
+            let mut whole = [0; 16];
+            whole[..8].copy_from_slice(&octets);
+            whole.into()
+        }
+    }
+}
+
 /// `gtp-decap`'s endpoints.
 fn endpoints() -> Table {
     let mut table = Table::new(&["key", "flags"]);
@@ -108,7 +121,7 @@ fn downlink(sessions: &[Session]) -> Table {
     for (key, value) in sessions.iter().flat_map(|session| session.downlink()) {
         table.row([
             &key.customer,
-            &v6(key.address),
+            &user(key.address),
             &value.session,
             &value.teid.value(),
             &v4(value.peer),

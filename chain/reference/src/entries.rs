@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use xdpchain_abi::{
     AclConfig, AclRule, Address6, Be32, Customer, DenseSession, DownlinkKey, DownlinkSession, EncapConfig,
     Endpoint, Endpoint6, FilterKey, FilterRule, GreIngress, GreKey, GreTunnel, Inside6, Ipv4, Ipv6,
-    PacketContext, Peer6, Reason, UplinkKey, UplinkSession, direction,
+    PacketContext, Peer6, Reason, UplinkKey, UplinkSession, UserAddress, direction,
 };
 use xdpchain_golden::{Entry, Fixture};
 
@@ -79,6 +79,15 @@ impl Decode for Ipv6 {
         let text = text(value)?;
         let address: Ipv6Addr = text.parse().map_err(|_| format!("`{text}` is no IP address"))?;
         Ok(Self { octets: address.octets() })
+    }
+}
+
+impl Decode for UserAddress {
+    fn decode(value: &Value) -> Result<Self, String> {
+        match Ipv4::decode(value) {
+            Ok(address) => Ok(Self::v4(address)),
+            Err(_) => Ipv6::decode(value).map(Self::v6),
+        }
     }
 }
 

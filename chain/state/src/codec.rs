@@ -145,10 +145,11 @@ impl Codec {
     /// # Errors
     /// As [`Codec::encode_json`].
     pub fn parse(&self, text: &str) -> Result<Vec<u8>, StateError> {
-        let text = text.trim();
+        let (whole, text) = (text, text.trim());
         let mut octets = vec![0; self.node.size];
         if let Shape::Leaf(leaf) = &self.node.shape {
-            leaf.parse(text, &mut octets)?;
+            // Blanks are a text's own.
+            leaf.parse(if *leaf == Leaf::Text { whole } else { text }, &mut octets)?;
             return Ok(octets);
         }
         if text.starts_with(['{', '[']) {

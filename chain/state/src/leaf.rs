@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use serde_json::Value as Json;
+use xdpchain_abi::{Ipv4, Ipv6, UserAddress};
 use xdpchain_compose::btf::Name;
 
 use crate::{StateError, Value};
@@ -14,6 +15,8 @@ pub(crate) enum Leaf {
     Number(Number),
     Ipv4,
     Ipv6,
+    /// `UserAddress` of xdpchain-abi.
+    User,
     Mac,
     /// `f32` or `f64`, by size.
     Float,
@@ -199,6 +202,7 @@ impl Leaf {
                 let address = Ipv6Addr::from(array::<16>(octets));
                 Value::Address(address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4))
             }
+            Self::User => Value::Address(user(array(octets))),
             Self::Mac => Value::Mac(array(octets)),
             Self::Float => {
                 let number = match octets.len() {
@@ -232,6 +236,10 @@ impl Leaf {
                 Err(_) => None,
             }
             .map(|a| octets.copy_from_slice(&a.octets())),
+            Self::User => {
+                let address = text.parse().ok().and_then(user_address);
+                address.map(|address| octets.copy_from_slice(&address.octets))
+            }
             Self::Mac => mac(text, octets),
             Self::Float => float(text, octets),
             Self::Text => hex(text, octets, true).or_else(|| {
@@ -286,6 +294,10 @@ impl Leaf {
             Self::Number(number) => (number.expected(), "numbers are decimal, or hexadecimal with `0x`"),
             Self::Ipv4 => ("an IPv4 address".to_owned(), "write it as 192.0.2.1"),
             Self::Ipv6 => ("an IPv6 or IPv4 address".to_owned(), "write it as 2001:db8::1 or 192.0.2.1"),
+            Self::User => (
+                "an IPv4 address or an IPv6 prefix of 64 bits".to_owned(),
+                "write it as 192.0.2.1 or 2001:db8:0:1::",
+            ),
             Self::Mac => ("a link-layer address".to_owned(), "write it as 02:00:00:00:00:01"),
             Self::Float => ("a number".to_owned(), "write it as 1.5"),
             Self::Text => (format!("a text of at most {len} octets"), "make it shorter"),
@@ -294,6 +306,25 @@ impl Leaf {
             }
         };
         StateError::Field { path: String::new(), expected, found: found.to_owned(), help }
+    }
+}
+
+/// The address that a user is reached by; the lower half of one of IPv6 is zero.
+fn user(octets: [u8; 8]) -> IpAddr {
+    match octets {
+        [a, b, c, d, rest @ ..] if [a, b, c, d] == UserAddress::V4 => IpAddr::from(rest),
+        _ => IpAddr::from(u128::from(u64::from_be_bytes(octets)).wrapping_shl(64).to_be_bytes()),
+    }
+}
+
+/// What the user with this address is reached by; none for an IPv6 address that is not the first of its /64.
+pub(crate) fn user_address(address: IpAddr) -> Option<UserAddress> {
+    match address.to_canonical() {
+        IpAddr::V4(address) => Some(UserAddress::v4(Ipv4 { octets: address.octets() })),
+        IpAddr::V6(address) => {
+            let first = address.octets()[8..] == [0; 8];
+            first.then(|| UserAddress::v6(Ipv6 { octets: address.octets() }))
+        }
     }
 }
 

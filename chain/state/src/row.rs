@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use crate::StateError;
 use crate::columns::Column;
 use crate::import;
-use crate::leaf::Leaf;
+use crate::leaf::{Leaf, user_address};
 use crate::map::{MapCodec, Side};
 
 /// A value of a database, not null.
@@ -99,7 +99,7 @@ impl Column {
 }
 
 impl Leaf {
-    fn set(&self, cell: Cell<'_>, octets: &mut [u8]) -> Result<(), StateError> {
+    pub(crate) fn set(&self, cell: Cell<'_>, octets: &mut [u8]) -> Result<(), StateError> {
         /// Whole numbers up to here are themselves as numbers of 64 bits with a point.
         const EXACT: f64 = 9_007_199_254_740_992.0;
         match (self, cell) {
@@ -112,10 +112,22 @@ impl Leaf {
             (Self::Number(_), Cell::Float(value)) if value.fract() == 0.0 && value.abs() < EXACT => {
                 self.set(Cell::Integer(value as i128), octets)
             }
-            (Self::Ipv6, Cell::Octets(&[a, b, c, d])) => self.set(Cell::Address([a, b, c, d].into()), octets),
-            (Self::Ipv4 | Self::Ipv6 | Self::Mac | Self::Bytes | Self::Text, Cell::Octets(given))
-                if given.len() == octets.len() =>
-            {
+            (Self::Ipv6 | Self::User, Cell::Octets(&[a, b, c, d])) => {
+                self.set(Cell::Address([a, b, c, d].into()), octets)
+            }
+            (Self::User, Cell::Octets(given)) if given.len() == 16 => {
+                let address: [u8; 16] = given.try_into().map_err(|_| self.refused(octets.len(), &cell))?;
+                self.set(Cell::Address(address.into()), octets)
+            }
+            (Self::User, Cell::Address(address)) => {
+                let address = user_address(address).ok_or_else(|| self.refused(octets.len(), &cell))?;
+                octets.copy_from_slice(&address.octets);
+                Ok(())
+            }
+            (
+                Self::Ipv4 | Self::Ipv6 | Self::User | Self::Mac | Self::Bytes | Self::Text,
+                Cell::Octets(given),
+            ) if given.len() == octets.len() => {
                 octets.copy_from_slice(given);
                 Ok(())
             }
@@ -139,9 +151,10 @@ impl Leaf {
                 }
                 IpAddr::V6(_) => Err(self.refused(octets.len(), &cell)),
             },
-            (Self::Ipv4 | Self::Ipv6 | Self::Mac | Self::Bytes, Cell::Integer(_) | Cell::Octets(_)) => {
-                Err(self.refused(octets.len(), &cell))
-            }
+            (
+                Self::Ipv4 | Self::Ipv6 | Self::User | Self::Mac | Self::Bytes,
+                Cell::Integer(_) | Cell::Octets(_),
+            ) => Err(self.refused(octets.len(), &cell)),
             (Self::Number(_), Cell::Octets(_)) => Err(self.refused(octets.len(), &cell)),
             _ => self.parse(&cell.text(), octets),
         }

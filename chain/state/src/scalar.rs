@@ -1,6 +1,8 @@
 //! A scalar's step from one type to another: what fits, and how its octets become those of the other.
 
-use crate::leaf::{Leaf, Meaning, Number};
+use crate::Value;
+use crate::leaf::{Leaf, Meaning, Number, user_address};
+use crate::row::Cell;
 
 /// Carries one scalar over; none when the new type cannot hold it.
 pub(crate) fn carry(from: &Leaf, old: &[u8], to: &Leaf, new: &mut [u8]) -> Option<()> {
@@ -25,6 +27,15 @@ pub(crate) fn carry(from: &Leaf, old: &[u8], to: &Leaf, new: &mut [u8]) -> Optio
             new[10..12].fill(0xff);
             new[12..].copy_from_slice(old);
             Some(())
+        }
+        (Leaf::Ipv4 | Leaf::Ipv6, Leaf::User) => {
+            let Value::Address(address) = from.value(old) else { return None };
+            new.copy_from_slice(&user_address(address)?.octets);
+            Some(())
+        }
+        (Leaf::User, Leaf::Ipv4 | Leaf::Ipv6) => {
+            let Value::Address(address) = from.value(old) else { return None };
+            to.set(Cell::Address(address), new).ok()
         }
         (Leaf::Ipv6, Leaf::Ipv4) => {
             let mapped = old[..10].iter().all(|octet| *octet == 0) && old[10..12] == [0xff; 2];
@@ -68,9 +79,9 @@ impl Number {
 
 /// Whether every value of the old scalar is one of the new; none when no value is.
 pub(crate) fn fits(old: &Leaf, old_size: usize, new: &Leaf, new_size: usize) -> Option<bool> {
-    use Leaf::{Bytes, Float, Ipv4, Ipv6, Mac, Text};
+    use Leaf::{Bytes, Float, Ipv4, Ipv6, Mac, Text, User};
     let octets = |leaf: &Leaf, size| match leaf {
-        Bytes | Text | Mac | Ipv6 | Ipv4 => true,
+        Bytes | Text | Mac | Ipv6 | Ipv4 | User => true,
         // How C writes an IPv4 address.
         Leaf::Number(n) => n.big && n.bits == 32 && size == 4,
         Float => false,
@@ -79,7 +90,8 @@ pub(crate) fn fits(old: &Leaf, old_size: usize, new: &Leaf, new_size: usize) -> 
         (Leaf::Number(a), Leaf::Number(b)) => Some(b.holds_all_of(a)),
         (Float, Float) => Some(old_size <= new_size),
         (Ipv4, Ipv6) => Some(true),
-        (Ipv6, Ipv4) => Some(false),
+        (Ipv6, Ipv4 | User) | (User, Ipv4) => Some(false),
+        (Ipv4, User) | (User, Ipv6) => Some(true),
         (Text, Text) | (Bytes, Bytes) | (Text, Bytes) | (Bytes, Text) => Some(old_size <= new_size),
         _ if octets(old, old_size) && octets(new, new_size) && old_size == new_size => Some(true),
         _ => None,
@@ -114,6 +126,7 @@ pub(crate) fn type_name(leaf: &Leaf, size: usize) -> String {
         },
         Leaf::Ipv4 => "an IPv4 address".to_owned(),
         Leaf::Ipv6 => "an IPv6 address".to_owned(),
+        Leaf::User => "an IPv4 address or an IPv6 prefix of 64 bits".to_owned(),
         Leaf::Mac => "a link-layer address".to_owned(),
         Leaf::Float => format!("f{}", size * 8),
         Leaf::Text => format!("a text of {size}"),

@@ -406,6 +406,7 @@ fn well_known(name: &str, size: usize) -> Option<Leaf> {
     match (name, size) {
         ("Ipv4" | "Ipv4Addr" | "in_addr", 4) => Some(Leaf::Ipv4),
         ("Ipv6" | "Ipv6Addr" | "in6_addr", 16) => Some(Leaf::Ipv6),
+        ("UserAddress", 8) => Some(Leaf::User),
         ("Mac" | "MacAddr" | "MacAddress" | "EthAddr", 6) => Some(Leaf::Mac),
         _ => None,
     }

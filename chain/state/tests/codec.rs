@@ -275,7 +275,7 @@ fn scalar() -> impl Strategy<Value = Shape> {
             .prop_map(|(size, signed, values)| Shape::Enum { size, signed, values }),
         prop::collection::vec(any::<i64>(), 1..4).prop_map(Shape::Enum64),
         prop::sample::select(vec![4u32, 8]).prop_map(Shape::Float),
-        prop::sample::select(vec![("Ipv4", 4u32), ("Ipv6", 16), ("Mac", 6)])
+        prop::sample::select(vec![("Ipv4", 4u32), ("Ipv6", 16), ("UserAddress", 8), ("Mac", 6)])
             .prop_map(|(n, s)| Shape::Known(n, s)),
         prop::sample::select(vec![("__be16", 2u32), ("__be32", 4), ("__be64", 8)])
             .prop_map(|(n, s)| Shape::Be(n, s)),
@@ -407,6 +407,36 @@ fn octets(len: usize, seed: &[u8], small: bool) -> Vec<u8> {
         }
     };
     (0..len).map(octet).collect()
+}
+
+#[test]
+fn blanks_of_a_text_are_its_own() {
+    let mut btf = Btf::new();
+    let (id, _) = build(&mut btf, &Shape::Char(4), &mut 0);
+    let codec = Codec::new(&btf, id).unwrap();
+    for octets in [*b"\t\0\0\0", *b" a b", *b" \n  "] {
+        assert_eq!(codec.parse(&codec.print(&octets).unwrap()).unwrap(), octets);
+    }
+}
+
+#[test]
+fn a_users_address_is_one_of_ipv4_or_the_first_of_a_64() {
+    let mut btf = Btf::new();
+    let (id, _) = build(&mut btf, &Shape::Known("UserAddress", 8), &mut 0);
+    let codec = Codec::new(&btf, id).unwrap();
+    for (text, octets) in [
+        ("10.45.0.9", [0, 0, 0xff, 0xff, 10, 45, 0, 9]),
+        ("2001:db8:45:9::", [0x20, 1, 0xd, 0xb8, 0, 0x45, 0, 9]),
+        ("::", [0; 8]),
+    ] {
+        assert_eq!(codec.parse(text).unwrap(), octets, "{text}");
+        assert_eq!(codec.print(&octets).unwrap(), text);
+    }
+    assert_eq!(codec.parse("::ffff:10.45.0.9").unwrap(), codec.parse("10.45.0.9").unwrap());
+    for text in ["2001:db8:45:9::1", "10.45.0", "nobody", ""] {
+        let error = codec.parse(text).unwrap_err().to_string();
+        assert!(error.contains("an IPv4 address or an IPv6 prefix of 64 bits"), "{text}: {error}");
+    }
 }
 
 proptest! {

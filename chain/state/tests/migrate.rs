@@ -67,6 +67,27 @@ fn renames(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
+fn addresses_are_carried_over_into_those_that_users_are_reached_by() {
+    let mut btf = Btf::new();
+    let octet = int(&mut btf, 1, false);
+    let mut address = |name, len| {
+        let octets = array(&mut btf, octet, len);
+        packed(&mut btf, name, &[("octets", octets)])
+    };
+    let (whole, user) = (address("Ipv6", 16), address("UserAddress", 8));
+    let (old, new) = (Codec::new(&btf, whole).unwrap(), Codec::new(&btf, user).unwrap());
+    let there = Converter::new((&btf, whole), (&btf, user), &[]).unwrap();
+    let back = Converter::new((&btf, user), (&btf, whole), &[]).unwrap();
+    for text in ["10.45.0.9", "2001:db8:45:9::"] {
+        let (wide, narrow) = (old.parse(text).unwrap(), new.parse(text).unwrap());
+        assert_eq!(converted(&there, &wide), Ok(narrow.clone()), "{text}");
+        assert_eq!(converted(&back, &narrow), Ok(wide), "{text}");
+    }
+    let host = converted(&there, &old.parse("2001:db8:45:9::1").unwrap());
+    assert!(host.as_ref().is_err_and(|error| error.contains("2001:db8:45:9::1")), "{host:?}");
+}
+
+#[test]
 fn fields_are_found_by_name_and_keep_their_values() {
     let mut btf = Btf::new();
     let (u8, u16, u32, u64) =

@@ -5,7 +5,7 @@
 //! arrives is looked up by address (`endpoints6`, `peers6` of `gtp-decap`), what leaves by alias (`addresses6` of `gtp-encap`). GRE
 //! tunnels do the same.
 
-use crate::{Be32, Ipv4, Ipv6, sized};
+use crate::{Be32, Ipv4, Ipv6, UserAddress, sized};
 
 /// UDP destination port of GTP-U (3GPP TS 29.281, 4.4.2).
 pub const GTPU_PORT: u16 = 2152;
@@ -32,8 +32,6 @@ pub struct UplinkSession {
     pub peer: Ipv4,
     /// Inner IPv4 address of the session, `0.0.0.0` when it has none.
     pub inner4: Ipv4,
-    /// Inner IPv6 prefix of the session; bits beyond `inner6_len` are zero.
-    pub inner6: Ipv6,
     /// Length of the prefix in bits, 1 to 128; 0 when the session has no IPv6.
     pub inner6_len: u8,
     /// Any of [`session_flags`].
@@ -46,6 +44,9 @@ pub struct UplinkSession {
     pub reserved: [u8; 1],
     /// The filter that inner packets have to pass, [`FilterKey::filter`]; 0 for none.
     pub filter: u16,
+    /// Inner IPv6 prefix of the session; bits beyond `inner6_len` are zero. Last, so that what packets of IPv4 ask for is one piece,
+    /// which is more often in one cache line.
+    pub inner6: Ipv6,
 }
 
 /// Bits of a TEID, the lower ones, that are its place in `sessions_dense`.
@@ -68,8 +69,6 @@ pub struct DenseSession {
     pub peer: Ipv4,
     /// As [`UplinkSession::inner4`].
     pub inner4: Ipv4,
-    /// As [`UplinkSession::inner6`].
-    pub inner6: Ipv6,
     /// As [`UplinkSession::inner6_len`].
     pub inner6_len: u8,
     /// As [`UplinkSession::flags`].
@@ -82,6 +81,8 @@ pub struct DenseSession {
     pub reserved: [u8; 1],
     /// As [`UplinkSession::filter`].
     pub filter: u16,
+    /// As [`UplinkSession::inner6`].
+    pub inner6: Ipv6,
 }
 
 impl DenseSession {
@@ -140,8 +141,8 @@ pub mod session_flags {
 pub struct DownlinkKey {
     /// The customer, the name space of `address`.
     pub customer: u32,
-    /// Inner destination: an IPv4 address IPv4-mapped, or the upper 64 bits of an IPv6 address with the rest zero.
-    pub address: Ipv6,
+    /// Inner destination.
+    pub address: UserAddress,
 }
 
 /// Value of `gtp-encap`'s `sessions`: the tunnel toward the radio network.
@@ -254,7 +255,7 @@ sized!(
     UplinkKey = 8,
     UplinkSession = 40,
     DenseSession = 48,
-    DownlinkKey = 20,
+    DownlinkKey = 12,
     DownlinkSession = 20,
     FilterKey = 4,
     FilterRule = 24

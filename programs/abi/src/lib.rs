@@ -50,6 +50,35 @@ impl Ipv6 {
     }
 }
 
+/// What a user is reached by inside of a tunnel: an IPv4 address, or the upper half of an IPv6 one, the user's /64.
+///
+/// An IPv4 address stands as the prefix `0:ffff:a.b.c.d`, which is no user's: 0000::/8 is reserved (RFC 4291, 2.4).
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct UserAddress {
+    /// The eight octets in network byte order.
+    pub octets: [u8; 8],
+}
+
+impl UserAddress {
+    /// What an IPv4 address begins with.
+    pub const V4: [u8; 4] = [0, 0, 0xff, 0xff];
+
+    /// That of a user with the address `v4`.
+    #[inline(always)]
+    pub const fn v4(v4: Ipv4) -> Self {
+        let ([a, b, c, d], [w, x, y, z]) = (Self::V4, v4.octets);
+        Self { octets: [a, b, c, d, w, x, y, z] }
+    }
+
+    /// That of the user whose /64 `v6` is in.
+    #[inline(always)]
+    pub const fn v6(v6: Ipv6) -> Self {
+        let o = v6.octets;
+        Self { octets: [o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7]] }
+    }
+}
+
 /// A 32-bit number in network byte order, as it stands in the packet (a TEID, a GRE key).
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -80,4 +109,4 @@ macro_rules! sized {
 }
 pub(crate) use sized;
 
-sized!(Ipv4 = 4, Ipv6 = 16, Be32 = 4);
+sized!(Ipv4 = 4, Ipv6 = 16, UserAddress = 8, Be32 = 4);

@@ -43,7 +43,7 @@ fn session(dense: &DenseSession) -> &UplinkSession {
             $(const { assert!(offset_of!(DenseSession, $field) == AT + offset_of!(UplinkSession, $field)) };)+
         };
     }
-    alike!(customer session peer inner4 inner6 inner6_len flags vlan tags reserved filter);
+    alike!(customer session peer inner4 inner6_len flags vlan tags reserved filter inner6);
     // SAFETY: within the entry, aligned, and its fields are those of a session.
     unsafe { &*core::ptr::from_ref(dense).byte_add(AT).cast() }
 }

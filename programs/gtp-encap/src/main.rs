@@ -148,25 +148,25 @@ fn forward(packet: &mut Packet, context: &PacketContext) -> Result<u32, Reason> 
 ///
 /// As words of [`DownlinkKey::address`].
 #[inline(always)]
-fn address(packet: &Packet, inner: &Inner) -> Result<[u32; 4], Reason> {
+fn address(packet: &Packet, inner: &Inner) -> Result<[u32; 2], Reason> {
     let word = |o: &[u8], i: usize| u32::from_ne_bytes([o[i], o[i + 1], o[i + 2], o[i + 3]]);
     if inner.ethertype == ethertype::IPV4 {
         let header: &[u8; ipv4::LEN] = packet.at(inner.offset).ok_or(Reason::InnerMalformed)?;
-        let none = packet.forget::<1>(0) as u32;
-        Ok([none, none, 0xffff_u32.to_be(), word(header, 16)])
+        // One number to the verifier, as the other version's.
+        let begin = packet.forget16(0xffff_u16) as u32;
+        Ok([begin.to_be(), word(header, 16)])
     } else {
         let header: &[u8; ipv6::LEN] = packet.at(inner.offset).ok_or(Reason::InnerMalformed)?;
-        let none = packet.forget::<1>(0) as u32;
-        Ok([word(header, 24), word(header, 28), none, none])
+        Ok([word(header, 24), word(header, 28)])
     }
 }
 
 /// Makes `key` that of `customer` and `address`.
 #[inline(always)]
-fn write_key(key: &mut MaybeUninit<DownlinkKey>, customer: u32, address: [u32; 4]) -> &DownlinkKey {
-    const { assert!(size_of::<DownlinkKey>() == 20 && offset_of!(DownlinkKey, address) == 4) };
+fn write_key(key: &mut MaybeUninit<DownlinkKey>, customer: u32, address: [u32; 2]) -> &DownlinkKey {
+    const { assert!(size_of::<DownlinkKey>() == 12 && offset_of!(DownlinkKey, address) == 4) };
     let words = key.as_mut_ptr().cast::<u32>();
-    for (i, word) in [customer, address[0], address[1], address[2], address[3]].into_iter().enumerate() {
+    for (i, word) in [customer, address[0], address[1]].into_iter().enumerate() {
         // Volatile, because the compiler would join two words to one that is not aligned, which the verifier refuses
         // on the stack.
         // SAFETY: within the key, which is aligned for it.

@@ -79,7 +79,7 @@ fn tables(database: &Database) {
                 "({}, {}, '{}', {number}, {}, '{}', '{}', {}, {})",
                 number * 2 + at as u32,
                 key.customer,
-                std::net::Ipv6Addr::from(key.address.octets),
+                xdpchain_tests::rows::user(key.address),
                 value.teid.value(),
                 address(value.peer.octets),
                 address(value.local.octets),

@@ -18,14 +18,14 @@ const TYPES: &[(&str, &str)] = &[
     ("UplinkKey", "local:ip4 teid:be32"),
     (
         "UplinkSession",
-        "customer:u32 session:u32 peer:ip4 inner4:ip4 inner6:ip6 inner6_len:u8 flags:u8 vlan:u16 tags:u8 _:1 filter:u16",
+        "customer:u32 session:u32 peer:ip4 inner4:ip4 inner6_len:u8 flags:u8 vlan:u16 tags:u8 _:1 filter:u16 inner6:ip6",
     ),
     (
         "DenseSession",
-        "local:ip4 teid:be32 customer:u32 session:u32 peer:ip4 inner4:ip4 inner6:ip6 inner6_len:u8 flags:u8 vlan:u16 \
-         tags:u8 _:1 filter:u16",
+        "local:ip4 teid:be32 customer:u32 session:u32 peer:ip4 inner4:ip4 inner6_len:u8 flags:u8 vlan:u16 tags:u8 _:1 \
+         filter:u16 inner6:ip6",
     ),
-    ("DownlinkKey", "customer:u32 address:ip6"),
+    ("DownlinkKey", "customer:u32 address:user"),
     ("DownlinkSession", "session:u32 teid:be32 peer:ip4 local:ip4 qfi:u8 flags:u8 dscp:u8 _:1"),
     ("Endpoint", "flags:u32"),
     ("Endpoint6", "flags:u32 alias:ip4"),
@@ -148,7 +148,7 @@ fn size(kind: &str) -> Result<usize, String> {
         "u8" | "direction" => 1,
         "u16" | "reason" => 2,
         "u32" | "ip4" | "be32" => 4,
-        "u64" => 8,
+        "u64" | "user" => 8,
         "ip6" => 16,
         _ => return Err(format!("no kind `{kind}`")),
     })
@@ -176,6 +176,13 @@ fn scalar(kind: &str, value: &Value) -> Result<Vec<u8>, String> {
         "ip6" => match text()?.parse::<Ipv4Addr>() {
             Ok(four) => four.to_ipv6_mapped().octets().to_vec(),
             Err(_) => text()?.parse::<Ipv6Addr>().map_err(|e| e.to_string())?.octets().to_vec(),
+        },
+        "user" => match text()?.parse::<Ipv4Addr>() {
+            Ok(four) => [[0, 0, 0xff, 0xff], four.octets()].concat(),
+            Err(_) => {
+                let six = text()?.parse::<Ipv6Addr>().map_err(|e| e.to_string())?;
+                six.octets()[..8].to_vec()
+            }
         },
         "direction" => vec![match text()? {
             "none" => 0,

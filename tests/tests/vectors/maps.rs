@@ -11,7 +11,7 @@ use crate::run::chain;
 macro_rules! by_size {
     ($key:expr, $value:expr, $function:ident $arguments:tt) => {
         by_size!(@ $key, $value, $function $arguments;
-            (4, 4) (4, 8) (4, 16) (4, 20) (4, 24) (4, 32) (4, 48) (4, 56) (8, 16) (8, 20) (8, 40) (16, 8) (20, 20))
+            (4, 4) (4, 8) (4, 16) (4, 20) (4, 24) (4, 32) (4, 48) (4, 56) (8, 16) (8, 20) (8, 40) (12, 20) (16, 8))
     };
     (@ $key:expr, $value:expr, $function:ident $arguments:tt; $(($k:literal, $v:literal))+) => {
         match ($key, $value) {

@@ -1,7 +1,8 @@
 //! GTP-U out: rows D01 to D04.
 
 use xdpchain_abi::{
-    DownlinkKey, DownlinkSession, Reason, direction, peer_flags, session_flags, tunnel_flags,
+    DownlinkKey, DownlinkSession, Ipv4, Reason, UserAddress, direction, peer_flags, session_flags,
+    tunnel_flags,
 };
 use xdpchain_wire::ethernet::{Link, ethertype};
 use xdpchain_wire::gtpu::{self, extension, message};
@@ -36,11 +37,13 @@ pub(super) fn run(visit: &mut Visit<'_>) -> Return {
     if inner.is_for_group() {
         return refuse(visit, Row::B10, Reason::InnerMulticast, config.inner_multicast, "it is for a group");
     }
-    let mut address = inner.destination;
-    if !inner.is_ipv4 {
-        // A session has a /64.
-        address.octets[8..].fill(0);
-    }
+    // An IPv4 address, IPv4-mapped here; of an IPv6 one the upper half, as a session has a /64.
+    let whole = inner.destination.octets;
+    let address = if inner.is_ipv4 {
+        UserAddress::v4(Ipv4 { octets: [whole[12], whole[13], whole[14], whole[15]] })
+    } else {
+        UserAddress::v6(inner.destination)
+    };
     let customer = visit.context.customer;
     let Some(session) = visit.tables.downlink.get(&DownlinkKey { customer, address }).copied() else {
         let why = format!("customer {customer} has no session with the inner destination");
