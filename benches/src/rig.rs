@@ -179,7 +179,8 @@ pub struct Case {
     frame: Vec<u8>,
     verdict: u32,
     base: Harness,
-    target: Harness,
+    /// In front of each copy of the program.
+    targets: Vec<Harness>,
     /// Nanoseconds of each round: the harness alone, and with the program.
     rounds: Vec<(f64, f64)>,
 }
@@ -192,6 +193,20 @@ impl Case {
     pub fn new(
         name: impl Into<String>,
         subject: &Rc<Subject>,
+        packet: (&Frame, u32),
+        verdict: u32,
+    ) -> anyhow::Result<Self> {
+        Self::of_copies(name, std::slice::from_ref(subject), packet, verdict)
+    }
+
+    /// A case of several copies of one program, each with maps of its own, which are measured by turns. Where in memory a map's
+    /// entries happen to be makes one copy slower than another by as much as a module takes.
+    ///
+    /// # Errors
+    /// When the harness cannot be made.
+    pub fn of_copies(
+        name: impl Into<String>,
+        subjects: &[Rc<Subject>],
         (frame, sessions): (&Frame, u32),
         verdict: u32,
     ) -> anyhow::Result<Self> {
@@ -201,7 +216,10 @@ impl Case {
             frame: frame.octets.clone(),
             verdict,
             base: Harness::new(frame, sessions, base)?,
-            target: Harness::new(frame, sessions, Rc::clone(subject))?,
+            targets: subjects
+                .iter()
+                .map(|subject| Harness::new(frame, sessions, Rc::clone(subject)))
+                .collect::<anyhow::Result<_>>()?,
             rounds: Vec::new(),
         })
     }
@@ -242,7 +260,7 @@ impl Case {
             ..TestRun::default()
         };
         let start = Instant::now();
-        sys::prog_test_run(self.target.harness.loaded.program.as_fd(), &run)?;
+        sys::prog_test_run(self.targets[0].harness.loaded.program.as_fd(), &run)?;
         let (took, came) = (start.elapsed(), count()? - before);
         if came < u64::from(packets) {
             bail!("{}: {came} of {packets} packets arrived", self.name);
@@ -256,14 +274,19 @@ impl Case {
 /// # Errors
 /// When a run fails or is not what it should be.
 pub fn in_turn(cases: &mut [Case], on: On, rounds: usize, repeat: u32) -> anyhow::Result<()> {
-    for round in 0..=rounds {
+    let copies = cases.iter().map(|case| case.targets.len()).max().unwrap_or(1);
+    for round in 0..rounds + copies {
         for case in &mut *cases {
             let failed = |of| format!("{}, {of}", case.name);
             let base = case.base.run(&on, TX, &case.frame, repeat).with_context(|| failed("harness"))?;
+            let copy = &case.targets[round % case.targets.len()];
+            // What other cases have driven out of the caches meanwhile comes back before: fetching it once took as long as a
+            // quarter of all runs.
+            copy.run(&on, case.verdict, &case.frame, repeat / 5).with_context(|| failed("warming up"))?;
             let target =
-                case.target.run(&on, case.verdict, &case.frame, repeat).with_context(|| failed("program"))?;
-            // The first round warms caches up.
-            if round > 0 {
+                copy.run(&on, case.verdict, &case.frame, repeat).with_context(|| failed("program"))?;
+            // The first round of each copy warms caches up.
+            if round >= copies {
                 case.rounds.push((base, target));
             }
         }

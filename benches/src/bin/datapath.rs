@@ -19,6 +19,8 @@ const REPEAT: u32 = 50_000;
 const SESSIONS: u32 = 1000;
 /// Octets of the inner packet, the first of which has the plain names.
 const INSIDE: [usize; 4] = [64, 128, 512, 1400];
+/// Copies of each program that is compared with others.
+const COPIES: usize = 5;
 /// Packets of a run with live frames, and how many runs.
 const LIVE: u32 = 1_000_000;
 const LIVE_RUNS: usize = 7;
@@ -36,21 +38,24 @@ fn main() -> anyhow::Result<ExitCode> {
 fn measure(links: &Links) -> anyhow::Result<Report> {
     let objects = Objects::read()?;
     let (radio, cloud) = (links.node.ifindex("n3"), links.node.ifindex("n6"));
-    let chain = Rc::new(chain(&objects, objects.len(), false)?);
-    let container = Rc::new(self::chain(&objects, objects.len(), true)?);
-    let kept = Rc::new(datapath::monolith(false, cloud, SESSIONS)?);
-    let asked = Rc::new(datapath::monolith(true, cloud, SESSIONS)?);
+    let chain = copies(|| chain(&objects, objects.len(), false))?;
+    let container = copies(|| self::chain(&objects, objects.len(), true))?;
+    let kept = copies(|| datapath::monolith(false, cloud, SESSIONS))?;
+    let asked = copies(|| datapath::monolith(true, cloud, SESSIONS))?;
 
     let (mut uplinks, mut downlinks) = (Vec::new(), Vec::new());
-    let least = |what: usize| Subject::c("floor", &[("FLOOR", what), ("SESSIONS", SESSIONS as usize)]);
+    let least = |what: usize| {
+        let subject = Subject::c("floor", &[("FLOOR", what), ("SESSIONS", SESSIONS as usize)])?;
+        Ok::<_, anyhow::Error>([Rc::new(subject)])
+    };
     let plain = frames::uplink(Gtp::Plain, INSIDE[0]);
-    let mut up = |name: String, subject: &Rc<Subject>, frame: &Frame, verdict| -> anyhow::Result<()> {
-        uplinks.push(Case::new(name, subject, (frame, SESSIONS), verdict)?);
+    let mut up = |name: String, subjects: &[Rc<Subject>], frame: &Frame, verdict| -> anyhow::Result<()> {
+        uplinks.push(Case::of_copies(name, subjects, (frame, SESSIONS), verdict)?);
         Ok(())
     };
-    up("floor/resize".into(), &Rc::new(least(4)?), &plain, TX)?;
-    up("floor/lookup".into(), &Rc::new(datapath::looked_up(5, SESSIONS)?), &plain, TX)?;
-    up("floor/index".into(), &Rc::new(datapath::looked_up(6, SESSIONS)?), &plain, TX)?;
+    up("floor/resize".into(), &least(4)?, &plain, TX)?;
+    up("floor/lookup".into(), &copies(|| datapath::looked_up(5, SESSIONS))?, &plain, TX)?;
+    up("floor/index".into(), &copies(|| datapath::looked_up(6, SESSIONS))?, &plain, TX)?;
     for inside in INSIDE {
         let plain = frames::uplink(Gtp::Plain, inside);
         up(named("uplink", inside, "monolith"), &kept, &plain, REDIRECT)?;
@@ -62,17 +67,17 @@ fn measure(links: &Links) -> anyhow::Result<Report> {
         up(named("acl-drop", inside, "chain"), &chain, &frames::denied(inside), DROP)?;
         let not_ours = frames::not_ours(inside + 36);
         up(named("not-ours", inside, "chain"), &chain, &not_ours, PASS)?;
-        up(named("not-ours", inside, "pass"), &Rc::new(least(2)?), &not_ours, PASS)?;
+        up(named("not-ours", inside, "pass"), &least(2)?, &not_ours, PASS)?;
         let down = frames::downlink(inside);
         for (name, chain) in [("downlink", &chain), ("downlink-psc", &container)] {
-            let case = Case::new(named(name, inside, "chain"), chain, (&down, SESSIONS), REDIRECT)?;
+            let case = Case::of_copies(named(name, inside, "chain"), chain, (&down, SESSIONS), REDIRECT)?;
             downlinks.push(case);
         }
     }
     for slots in 1..=objects.len() {
         let verdict = if slots < 4 { PASS } else { REDIRECT };
-        let subject = Rc::new(self::chain(&objects, slots, false)?);
-        up(format!("uplink/prefix-{slots}"), &subject, &plain, verdict)?;
+        let subjects = [Rc::new(self::chain(&objects, slots, false)?)];
+        up(format!("uplink/prefix-{slots}"), &subjects, &plain, verdict)?;
     }
 
     let mut report = Report::new("datapath");
@@ -88,9 +93,9 @@ fn measure(links: &Links) -> anyhow::Result<Report> {
     let down = frames::downlink(INSIDE[0]);
     let live = [
         (Case::new("live/redirect", &redirect, (&plain, SESSIONS), REDIRECT)?, radio, &links.cloud, "cloud0"),
-        (Case::new("live/monolith", &kept, (&plain, SESSIONS), REDIRECT)?, radio, &links.cloud, "cloud0"),
-        (Case::new("live/uplink", &chain, (&plain, SESSIONS), REDIRECT)?, radio, &links.cloud, "cloud0"),
-        (Case::new("live/downlink", &chain, (&down, SESSIONS), REDIRECT)?, cloud, &links.ran, "ran0"),
+        (Case::new("live/monolith", &kept[0], (&plain, SESSIONS), REDIRECT)?, radio, &links.cloud, "cloud0"),
+        (Case::new("live/uplink", &chain[0], (&plain, SESSIONS), REDIRECT)?, radio, &links.cloud, "cloud0"),
+        (Case::new("live/downlink", &chain[0], (&down, SESSIONS), REDIRECT)?, cloud, &links.ran, "ran0"),
     ];
     for (case, ifindex, end, interface) in live {
         let sink = Sink::attach(end, interface)?;
@@ -101,6 +106,11 @@ fn measure(links: &Links) -> anyhow::Result<Report> {
         report.rows.push(Row::of(case.name(), "packets/s", &runs));
     }
     Ok(report)
+}
+
+/// Copies of a program, each with maps of its own.
+fn copies(make: impl Fn() -> anyhow::Result<Subject>) -> anyhow::Result<Vec<Rc<Subject>>> {
+    (0..COPIES).map(|_| make().map(Rc::new)).collect()
 }
 
 /// `uplink/chain` for the first size, `uplink-512/chain` for another.
