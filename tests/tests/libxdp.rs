@@ -509,7 +509,6 @@ fn what_libxdp_cannot_say_is_refused_with_a_reason() {
     }
 }
 
-/// A kernel without what the dispatcher needs is named as the reason, and other engines as the way out.
 #[test]
 fn a_module_may_have_all_of_the_stack() {
     let Some(pair) = Pair::new("a module with all of the stack") else { return };
@@ -525,6 +524,7 @@ fn a_module_may_have_all_of_the_stack() {
     assert_eq!(pair.shown().iter().map(|shown| shown.name.as_str()).collect::<Vec<_>>(), ["deep"]);
 }
 
+/// A kernel without what the dispatcher needs is named as the reason, and other engines as the way out.
 #[test]
 fn a_kernel_that_cannot_is_told_apart_from_a_chain_that_cannot() {
     let ns = Netns::new("libxdp");

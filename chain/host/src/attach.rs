@@ -34,9 +34,9 @@ pub(crate) fn attach(
 ) -> Result<Attached> {
     let native = match mode {
         Mode::Generic => None,
-        Mode::Auto | Mode::Native => match no_headroom(interface).filter(|_| grows) {
-            Some(error) => Some(error),
-            None => match sys::link_create_xdp(program, interface.index, XDP_FLAGS_DRV_MODE) {
+        Mode::Auto | Mode::Native => match require_headroom(interface, grows) {
+            Err(error) => Some(error),
+            Ok(()) => match sys::link_create_xdp(program, interface.index, XDP_FLAGS_DRV_MODE) {
                 Ok(link) => return Ok(Attached { link, mode: AttachMode::Native, reason: None }),
                 Err(error) => Some(failure(interface, AttachMode::Native, error)),
             },
@@ -61,20 +61,26 @@ pub(crate) fn grows(image: &Image) -> bool {
     image.programs.iter().any(|program| program.insns.iter().any(helper))
 }
 
-/// The switch by which Intel's drivers (igb, ixgbe, i40e, ice) go back to how they received before there was XDP: at the very start
-/// of a buffer.
+/// Drivers that receive at the very start of a buffer while their switch [`LEGACY_RX`] is on. That of ice has such a switch too, and
+/// leaves room all the same.
+const WITHOUT_HEADROOM: [&str; 4] = ["igb", "ixgbe", "ixgbevf", "i40e"];
 const LEGACY_RX: &str = "legacy-rx";
 
-/// Why the driver never leaves octets in front of a packet, where that can be told.
-fn no_headroom(interface: &Interface) -> Option<Error> {
-    let flags = match private_flags(interface.index) {
-        Ok(flags) => flags,
+/// Refuses native mode to a program that `grows`, where it can be told that the driver never leaves octets in front of a packet.
+pub(crate) fn require_headroom(interface: &Interface, grows: bool) -> Result<()> {
+    let driver = fs::read_link(format!("/sys/class/net/{}/device/driver", interface.name));
+    let known = |driver: &Path| WITHOUT_HEADROOM.iter().any(|name| driver.ends_with(name));
+    if !grows || !driver.is_ok_and(|driver| known(&driver)) {
+        return Ok(());
+    }
+    match private_flags(interface.index) {
+        Ok(flags) if flags.iter().any(|flag| flag == LEGACY_RX) => Err(headroom_error(&interface.name)),
+        Ok(_) => Ok(()),
         Err(error) => {
             tracing::debug!("the driver of `{}` cannot be asked for its switches: {error}", interface.name);
-            return None;
+            Ok(())
         }
-    };
-    flags.iter().any(|flag| flag == LEGACY_RX).then(|| headroom_error(&interface.name))
+    }
 }
 
 fn headroom_error(ifname: &str) -> Error {

@@ -15,7 +15,7 @@ use xdpchain_compose::{ADOPTED_MAP, Image};
 use xdpchain_spec::{Engine, Mode};
 
 use crate::adopt::{self, Adopted, Foreign, Takeover};
-use crate::attach::PinnedLink;
+use crate::attach::{self, PinnedLink};
 use crate::detach::Detached;
 use crate::error::{BoxError, Error, Result};
 use crate::exits;
@@ -443,6 +443,13 @@ impl Host {
         if dry_run {
             return Ok(Change { before, after, verified_insns, swap_time, migrated: Vec::new(), dry_run });
         }
+        // What is attached keeps its mode, so that generic mode is no way out.
+        let native = match (&before, takeover) {
+            (Some(before), _) => before.mode == AttachMode::Native,
+            (None, Some(takeover)) => takeover.mode(after.state.chain.mode) == Mode::Native,
+            (None, None) => false,
+        };
+        attach::require_headroom(interface, native && attach::grows(&image))?;
         self.store_objects(&after, &objects)?;
         match (link, &before) {
             (Some(link), Some(before)) => {

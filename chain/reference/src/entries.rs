@@ -86,7 +86,13 @@ impl Decode for UserAddress {
     fn decode(value: &Value) -> Result<Self, String> {
         match Ipv4::decode(value) {
             Ok(address) => Ok(Self::v4(address)),
-            Err(_) => Ipv6::decode(value).map(Self::v6),
+            Err(_) => {
+                let address = Ipv6::decode(value)?;
+                let first = address.octets[8..] == [0; 8];
+                first
+                    .then(|| Self::v6(address))
+                    .ok_or_else(|| format!("`{value}` is not the first address of a /64"))
+            }
         }
     }
 }

@@ -317,12 +317,12 @@ fn user(octets: [u8; 8]) -> IpAddr {
     }
 }
 
-/// What the user with this address is reached by; none for an IPv6 address that is not the first of its /64.
+/// What the user with this address is reached by; none for an IPv6 address that is not the first of its /64, or a group's.
 pub(crate) fn user_address(address: IpAddr) -> Option<UserAddress> {
     match address.to_canonical() {
         IpAddr::V4(address) => Some(UserAddress::v4(Ipv4 { octets: address.octets() })),
         IpAddr::V6(address) => {
-            let first = address.octets()[8..] == [0; 8];
+            let first = address.octets()[8..] == [0; 8] && !address.is_multicast();
             first.then(|| UserAddress::v6(Ipv6 { octets: address.octets() }))
         }
     }

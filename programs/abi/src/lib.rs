@@ -52,7 +52,7 @@ impl Ipv6 {
 
 /// What a user is reached by inside of a tunnel: an IPv4 address, or the upper half of an IPv6 one, the user's /64.
 ///
-/// An IPv4 address stands as the prefix `0:ffff:a.b.c.d`, which is no user's: 0000::/8 is reserved (RFC 4291, 2.4).
+/// An IPv4 address stands behind four octets 0xff, by which only groups' IPv6 addresses begin (RFC 4291, 2.7): nobody's.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct UserAddress {
@@ -62,7 +62,7 @@ pub struct UserAddress {
 
 impl UserAddress {
     /// What an IPv4 address begins with.
-    pub const V4: [u8; 4] = [0, 0, 0xff, 0xff];
+    pub const V4: [u8; 4] = [0xff; 4];
 
     /// That of a user with the address `v4`.
     #[inline(always)]

@@ -7,7 +7,7 @@
 
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use xdpchain_abi::{Reason, tunnel_flags};
-use xdpchain_kit::{Packet, is_alias, is_group, send, ticks};
+use xdpchain_kit::{KEPT_TICKS, Packet, is_alias, is_group, send, ticks};
 use xdpchain_wire::{
     ethernet::{self, ethertype},
     gre, ipv4, ipv6, protocol, tcp,
@@ -32,14 +32,14 @@ const LENGTH: usize = 4;
 const CHECKSUM: usize = 6;
 
 /// What customers' packets need, by the last bits of the customer's number.
-#[btf_map(name = "ready")]
+#[btf_map(name = "kept_headers")]
 static READY: PerCpuArray<Ready, { KEPT as usize }> = PerCpuArray::new();
 
 /// What a customer's packets need.
 #[repr(C)]
 struct Ready {
-    /// The tick of the kernel's clock that it is not kept until; 0 where nothing is.
-    until: u64,
+    /// The tick of the kernel's clock at which the older of both was asked for that it is made of.
+    asked: u64,
     customer: u32,
     /// The tunnel's number.
     tunnel: u32,
@@ -72,7 +72,7 @@ pub(crate) fn forward(packet: &mut Packet, customer: u32) -> Option<u32> {
         || ready.ingress != packet.ingress_ifindex()
         || (ready.dscp ^ tos) & 0xfc != 0
         || total_len > ready.fits as usize
-        || ticks() >= ready.until
+        || ticks().wrapping_sub(ready.asked) >= KEPT_TICKS
     {
         return None;
     }
@@ -189,12 +189,12 @@ pub(crate) fn keep(packet: &Packet, customer: u32) {
     ready.sum = halves((words[3] >> 16) + sum + (words[8] & 0xffff));
     ready.words = words;
     let fixed = flags & tunnel_flags::FIXED_DSCP != 0;
-    (ready.tos_kept, ready.tos_set) = if fixed { (0b11, (only.tunnel.dscp as u32) << 2) } else { (0xff, 0) };
+    (ready.tos_kept, ready.tos_set) = if fixed { (0b11, (only.tunnel.dscp << 2) as u32) } else { (0xff, 0) };
     ready.dscp = front[OUTER + 1] as u32;
     ready.ingress = packet.ingress_ifindex();
     ready.egress = only.hop.egress();
     ready.fits = only.hop.fits();
     ready.tunnel = only.number;
     ready.customer = customer;
-    ready.until = only.until;
+    ready.asked = only.asked;
 }

@@ -88,8 +88,8 @@ pub(crate) struct Only {
     pub(crate) number: u32,
     pub(crate) tunnel: &'static GreTunnel,
     pub(crate) hop: &'static Hop,
-    /// The tick of the kernel's clock until which tunnel and next hop are kept.
-    pub(crate) until: u64,
+    /// The tick of the kernel's clock at which the older of tunnel and next hop was asked for.
+    pub(crate) asked: u64,
 }
 
 /// The only tunnel of `customer`. `None` for one with several, or that is not kept.
@@ -102,8 +102,10 @@ pub(crate) fn only(customer: u32) -> Option<Only> {
         return None;
     }
     let (tunnel, hop) = (&kept.tunnels[0], &kept.hops[0]);
-    let until = kept.asked.min(hop.asked()).wrapping_add(KEPT_TICKS);
-    Some(Only { number: kept.numbers[0], tunnel, hop, until })
+    // Whatever the clock was when they were written, the older one is further away from it now.
+    let now = ticks();
+    let asked = now.wrapping_sub(now.wrapping_sub(kept.asked).max(now.wrapping_sub(hop.asked())));
+    Some(Only { number: kept.numbers[0], tunnel, hop, asked })
 }
 
 impl Chosen {

@@ -10,7 +10,7 @@ use crate::outer::address6;
 const HOPS: u32 = 1024;
 
 /// Next hops of each CPU, by the last bits of the destination.
-#[btf_map(name = "next_hops")]
+#[btf_map(name = "kept_hops")]
 static NEXT_HOPS: PerCpuArray<Hop, { HOPS as usize }> = PerCpuArray::new();
 
 /// The outer header of a packet with these ends in front of `len` octets.

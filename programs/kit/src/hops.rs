@@ -6,7 +6,7 @@
 
 use aya_ebpf::bindings::bpf_fib_lookup;
 
-use crate::{Addresses, KEPT_TICKS, Route, ticks};
+use crate::{Addresses, KEPT_TICKS, Route, is_alias, ticks};
 
 /// Where a next hop is kept: the hop, what it was asked for, and when. All zero it keeps none.
 #[repr(C)]
@@ -15,15 +15,25 @@ pub struct Hop {
     source: u32,
     destination: u32,
     ingress: u32,
-    /// IP protocol, and DSCP: routing does not ask for the rest of the TOS octet.
+    /// IP protocol, and what of the TOS octet routing may ask for.
     what: u32,
     asked: u64,
-    pub(crate) addresses: [u32; 3],
-    pub(crate) ifindex: u32,
-    /// Octets of the longest packet that fits the way out; 0 when the kernel does not say, as before 5.12 none does.
-    pub(crate) mtu: u32,
+    /// Of packets that the program sends; and of one that the kernel is to send, which is not kept.
+    ways: [Way; 2],
     /// Octets of the longest packet that is known to fit.
     fits: u32,
+}
+
+/// How a packet leaves.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Way {
+    /// As in [`Addresses`].
+    pub(crate) addresses: [u32; 3],
+    /// The interface that it goes out of; 0 when the kernel is to send it.
+    pub(crate) egress: u32,
+    /// Octets of the longest packet that fits the way out; 0 when the kernel does not say, as before 5.12 none does.
+    pub(crate) mtu: u32,
 }
 
 impl Hop {
@@ -47,7 +57,13 @@ impl Hop {
     /// The interface that packets go out of.
     #[inline(always)]
     pub fn egress(&self) -> u32 {
-        self.ifindex
+        self.ways[0].egress
+    }
+
+    /// How a packet leaves, by the lowest bit of a number: 0 when the program sends it.
+    #[inline(always)]
+    pub(crate) fn way(&self, by_the_kernel: usize) -> &Way {
+        &self.ways[by_the_kernel & 1]
     }
 
     /// Octets of the longest packet that is known to fit.
@@ -67,12 +83,12 @@ impl Hop {
         let (d, s) = (&fib.dmac, &fib.smac);
         // Joined in the machine's order, which is little-endian for this target.
         let word = |low: u32, high: u32| high << 16 | low;
-        self.addresses =
+        let addresses =
             [word(half(d, 0), half(d, 1)), word(half(d, 2), half(s, 0)), word(half(s, 1), half(s, 2))];
         // A kernel that does not say leaves the length; a packet that just fits is taken for such a one.
-        self.mtu = if mtu == route.total_len { 0 } else { mtu as u32 };
-        self.fits = self.mtu.max(route.total_len as u32);
-        self.ifindex = fib.ifindex;
+        let mtu = if mtu == route.total_len { 0 } else { mtu as u32 };
+        self.ways[0] = Way { addresses, egress: fib.ifindex, mtu };
+        self.fits = mtu.max(route.total_len as u32);
         self.source = u32::from_ne_bytes(route.source.octets);
         self.destination = u32::from_ne_bytes(route.destination.octets);
         self.ingress = ingress;
@@ -80,17 +96,17 @@ impl Hop {
         self.asked = ticks();
     }
 
-    /// Has the addresses of a packet that the kernel is to send, and an MTU, for this packet alone.
+    /// Has the addresses of a packet that the kernel is to send, and an MTU, for this packet alone; what is kept stays.
     #[inline(always)]
     pub(crate) fn lend(&mut self, addresses: Addresses, mtu: u16) {
-        self.addresses = addresses.0;
-        self.mtu = mtu as u32;
-        self.asked = ticks().wrapping_sub(KEPT_TICKS);
+        self.ways[1] = Way { addresses: addresses.0, egress: 0, mtu: mtu as u32 };
     }
 }
 
 /// What else than addresses rules of routing may ask for.
 #[inline(always)]
 fn what(route: &Route) -> u32 {
-    (route.protocol as u32) << 8 | (route.tos & 0xfc) as u32
+    // Of IPv4 the DSCP; of IPv6 kernels before 5.18 ask for the whole traffic class.
+    let asked = if is_alias(route.destination) { 0xff } else { 0xfc };
+    (route.protocol as u32) << 8 | (route.tos & asked) as u32
 }

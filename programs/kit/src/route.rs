@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use xdpchain_abi::{Address6, Ipv4, Ipv6, Reason};
 
-use crate::{Addresses, Hop, Packet, pack, unpack};
+use crate::{Addresses, Hop, Packet, hops::Way, pack, unpack};
 
 /// `AF_INET`, the same on every Linux.
 const AF_INET: u8 = 2;
@@ -37,8 +37,8 @@ pub struct Route {
 /// Where an outer packet goes.
 #[derive(Clone, Copy)]
 pub struct NextHop<'a> {
-    /// What the kernel told. Read where it is needed, as a copy would take the stack's room meanwhile.
-    hop: &'a Hop,
+    /// How it leaves. Read where it is needed, as a copy would take the stack's room meanwhile.
+    way: &'a Way,
     /// Who sends the packet, one of the numbers below.
     sender: usize,
 }
@@ -72,8 +72,11 @@ impl Route {
             // SAFETY: packed by `ask`.
             sender = unsafe { unpack(ask(self)) }? as usize;
         }
+        let sender = packet.forget::<3>(sender);
+        // A number and no branch, which the verifier would follow both ways.
+        let by_the_kernel = packet.forget::<1>(sender | sender >> 1);
         // SAFETY: as above; `ask` has returned.
-        Ok(NextHop { hop: unsafe { &*hop }, sender: packet.forget::<3>(sender) })
+        Ok(NextHop { way: unsafe { &*hop }.way(by_the_kernel), sender })
     }
 
     /// The route as arguments of a function, to which it is [`unpacked`](Self::unpacked).
@@ -193,7 +196,7 @@ impl NextHop<'_> {
     /// came with when the kernel is to send it.
     #[inline(always)]
     pub(crate) fn addresses(&self) -> Addresses {
-        Addresses(self.hop.addresses)
+        Addresses(self.way.addresses)
     }
 
     /// Whether the packet is longer than the way out allows.
@@ -211,7 +214,7 @@ impl NextHop<'_> {
     /// Octets that the way out leaves for what has `overhead` octets in front; 0 when that is not known.
     #[inline(always)]
     pub fn room(&self, overhead: usize) -> usize {
-        (self.hop.mtu as u16 as usize).saturating_sub(overhead)
+        (self.way.mtu as u16 as usize).saturating_sub(overhead)
     }
 
     /// Sends the encapsulated packet.
@@ -228,7 +231,7 @@ impl NextHop<'_> {
             TOO_LONG => return Err(Reason::NeedsFragmentation),
             _ => {}
         }
-        Ok(send(packet, self.hop.egress()))
+        Ok(send(packet, self.way.egress))
     }
 }
 

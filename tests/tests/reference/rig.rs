@@ -175,7 +175,7 @@ impl Rig {
 
     /// Takes out what `gre-steer` keeps of these customers for a while.
     fn forget_customers(&self, customers: &[Entry]) {
-        for name in ["gre-steer/kept_customers", "gre-steer/ready"] {
+        for name in ["gre-steer/kept_customers", "gre-steer/kept_headers"] {
             let (kept, _) = self.map(name);
             for customer in customers {
                 let number = customer.key.as_u64().expect("a customer is a number") as u32;

@@ -178,10 +178,14 @@ fn scalar(kind: &str, value: &Value) -> Result<Vec<u8>, String> {
             Err(_) => text()?.parse::<Ipv6Addr>().map_err(|e| e.to_string())?.octets().to_vec(),
         },
         "user" => match text()?.parse::<Ipv4Addr>() {
-            Ok(four) => [[0, 0, 0xff, 0xff], four.octets()].concat(),
+            Ok(four) => [[0xff; 4], four.octets()].concat(),
             Err(_) => {
-                let six = text()?.parse::<Ipv6Addr>().map_err(|e| e.to_string())?;
-                six.octets()[..8].to_vec()
+                let six = text()?.parse::<Ipv6Addr>().map_err(|e| e.to_string())?.octets();
+                let (user, rest) = six.split_at(8);
+                if rest != [0; 8] {
+                    return Err(format!("`{value}` is not the first address of a /64"));
+                }
+                user.to_vec()
             }
         },
         "direction" => vec![match text()? {

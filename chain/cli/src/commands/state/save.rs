@@ -25,6 +25,8 @@ use crate::output::{Output, grouped, octets};
 const WRITE_ONLY: u32 = 1 << 4;
 /// By this name a map is known that holds what a program knows of the packet at hand.
 const SCRATCH: &str = "scratch";
+/// What the names of maps begin with that hold what a program found out elsewhere, for a short while.
+const KEPT: &str = "kept_";
 
 /// What to save.
 pub(super) struct What<'a> {
@@ -170,6 +172,8 @@ fn reason(name: &str, map: &Map, compiled: bool) -> Option<String> {
         "it holds constants or variables of one build of the module"
     } else if name == CONTEXT_MAP || name.eq_ignore_ascii_case(SCRATCH) {
         "it holds what is known of a packet under way"
+    } else if name.starts_with(KEPT) {
+        "it holds what was found out a moment ago"
     } else if compiled {
         "it is what another map is compiled to, which is done anew where that one is restored"
     } else if map.info().flags & WRITE_ONLY != 0 {
