@@ -120,7 +120,7 @@ pub(crate) fn run(common: &Common, out: Output, objects: &[ObjectRef], program: 
             match check_chain(&config, chain) {
                 Ok((chain, refused)) => {
                     checked.chains.push(chain);
-                    refused.map(|error| keep(error.in_file(&file)));
+                    refused.into_iter().for_each(|error| keep(error.in_file(&file)));
                 }
                 Err(error) => keep(error.in_file(&file)),
             }
@@ -133,7 +133,7 @@ pub(crate) fn run(common: &Common, out: Output, objects: &[ObjectRef], program: 
         match check_object(object, program) {
             Ok((object, refused)) => {
                 checked.objects.push(object);
-                refused.map(&mut keep);
+                refused.into_iter().for_each(&mut keep);
             }
             Err(error) => keep(error),
         }
