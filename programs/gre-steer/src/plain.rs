@@ -24,11 +24,13 @@ const AFTER: usize = ethernet::LEN + ipv4::LEN + gre::LEN;
 /// Where the outer IPv4 header begins.
 const OUTER: usize = ethernet::LEN;
 
-/// Words of the outer headers that packets differ by: the last octet is TOS, the first two are the length, the first two are the
-/// checksum of the IPv4 header.
+/// Words of the outer headers, without the GRE header's protocol.
 const WORDS: usize = 9;
+/// The word whose last octet is the outer TOS.
 const TOS: usize = 3;
+/// The word that begins with the outer packet's length.
 const LENGTH: usize = 4;
+/// The word that begins with the outer IPv4 header's checksum.
 const CHECKSUM: usize = 6;
 
 /// What customers' packets need, by the last bits of the customer's number.
