@@ -128,6 +128,12 @@ impl Assembler {
         self.emit(Insn::default());
     }
 
+    /// Both halves of a load of the address of a map's first value.
+    pub fn load_value(&mut self, dst: u8, map: usize) {
+        self.relocated(Insn::new(code::LD_IMM64, dst, 0, 0, 0), Target::Value { map, offset: 0 });
+        self.emit(Insn::default());
+    }
+
     /// Names the source of what follows; replaces a name that covers no instruction.
     pub fn line(&mut self, source: LineInfo) {
         let line = SourceLine { insn: self.here(), source };

@@ -13,6 +13,8 @@ use crate::contract::{Side, side_by_side};
 use crate::object::Function;
 use crate::{ComposeError, Initial, MapDef, MapOwner, MapUse};
 
+/// `BPF_MAP_TYPE_ARRAY`.
+pub(crate) const ARRAY: u32 = 2;
 /// `BPF_MAP_TYPE_PROG_ARRAY`.
 pub(crate) const PROG_ARRAY: u32 = 3;
 /// `BPF_MAP_TYPE_PERCPU_ARRAY`.

@@ -17,14 +17,14 @@ use xdpchain_spec::{ChainDefault, Verdict, VerdictSet};
 use super::asm::{Assembler, Label};
 use super::debug::FunctionType;
 use super::forget::Forgotten;
-use super::inline::{self, Inlined, Links};
+use super::inline::{self, FirstEntry, Inlined, Links};
 use super::known::Known;
 use super::plan::{Planned, SlotFunctions};
 use super::stack::{self, MAX_STACK, UNIT, frame_len};
 use crate::btf::{LineInfo, Name};
 use crate::chain::{Chain, EXIT_COLUMNS, EXIT_UNKNOWN};
 use crate::insn::{FP, call, code, helper};
-use crate::link::Linker;
+use crate::link::{ARRAY, Linker};
 use crate::{ComposeError, Insn};
 
 /// Octets of a program's stack that are the chain's own, and with the packet context's address among them.
@@ -98,7 +98,10 @@ impl<'a> Glue<'a> {
     /// Keeps the address of the packet context on the stack for these slots, which are inlined into one program, if one of
     /// them asks for it and no body is longer than `room`.
     pub(crate) fn keeping_context(mut self, slots: &[Planned<'_>], room: i32) -> Self {
-        let asks = slots.iter().any(|slot| !self.known(slot).calls.is_empty());
+        let asks = slots.iter().any(|slot| {
+            let context = self.object_maps(slot, |map| Some(map) == self.linker.context_map());
+            !slot.called && !Known::of(slot.main(), &context.collect()).calls.is_empty()
+        });
         let inlined = slots.iter().filter(|slot| !slot.called);
         let deepest = inlined.map(|slot| frame_len(slot.main())).max().unwrap_or(0);
         if asks && deepest <= room {
@@ -111,14 +114,19 @@ impl<'a> Glue<'a> {
         self.frame == FRAME_WITH_CONTEXT
     }
 
-    /// Look-ups of the packet context in a slot's main body that is inlined.
-    fn known(&self, slot: &Planned<'_>) -> Known {
-        let Some(context) = self.linker.context_map().filter(|_| !slot.called) else {
-            return Known::default();
-        };
-        let maps = self.linker.module_maps(slot.module);
-        let of_module = maps.iter().position(|map| *map == context);
-        of_module.map(|map| Known::of(slot.main(), map)).unwrap_or_default()
+    /// Maps of a slot's object that are such ones of the image, by their index in the object.
+    fn object_maps(&self, slot: &Planned<'_>, are: impl Fn(usize) -> bool) -> impl Iterator<Item = usize> {
+        let maps = self.linker.module_maps(slot.module).iter().enumerate();
+        maps.filter(move |(_, map)| are(**map)).map(|(of_object, _)| of_object)
+    }
+
+    /// Where the first entry of a map of the image is, if that is known.
+    fn first_entry(&self, map: usize) -> Option<FirstEntry> {
+        if Some(map) == self.linker.context_map() {
+            return self.keeps_context().then_some(FirstEntry::OnStack(CONTEXT));
+        }
+        let def = &self.linker.map(map).def;
+        ((def.map_type, def.max_entries) == (ARRAY, 1)).then_some(FirstEntry::OfMap(map))
     }
 
     /// Says in a verifier log or a dump what the next instructions are for.
@@ -198,9 +206,12 @@ impl<'a> Glue<'a> {
         } else {
             asm.origin(self.chain.modules[slot.module].name);
             let exit = asm.label();
-            let known = if self.keeps_context() { self.known(slot) } else { Known::default() };
+            let maps = self.object_maps(slot, |map| self.first_entry(map).is_some());
+            let known = Known::of(slot.main(), &maps.collect()).without_keys(slot.main());
+            let first_entry = |map: usize| self.first_entry(self.linker.module_maps(slot.module)[map]);
             let (frame, narrowed) = (self.frame, &slot.body.narrowed);
-            let inlined = Inlined { frame, exit, forgotten, narrowed, known: &known, context: CONTEXT };
+            let inlined =
+                Inlined { frame, exit, forgotten, narrowed, known: &known, first_entry: &first_entry };
             inline::main(asm, slot.main(), &self.links(slot, functions), inlined)?;
             asm.place(exit);
             asm.origin("");

@@ -43,10 +43,18 @@ pub(crate) struct Inlined<'a> {
     pub(crate) forgotten: &'a Forgotten,
     /// Loads of which the lower four octets are meant.
     pub(crate) narrowed: &'a BTreeSet<usize>,
-    /// Its look-ups whose answer is on the stack at `context`.
+    /// Its look-ups whose answer is known.
     pub(crate) known: &'a Known,
-    /// Offset from the frame pointer of the packet context's address.
-    pub(crate) context: i16,
+    /// Where the first entry is of the map with this index in the object, for all of these.
+    pub(crate) first_entry: &'a dyn Fn(usize) -> Option<FirstEntry>,
+}
+
+/// Where a map's first entry is known to be.
+pub(crate) enum FirstEntry {
+    /// Its address is on the stack, at this offset from the frame pointer.
+    OnStack(i16),
+    /// It is the only one of this map of the image, an array.
+    OfMap(usize),
 }
 
 /// Emits `function` as a part of a program.
@@ -116,6 +124,7 @@ fn copy(
         return Err(damaged(last, "runs on past its end"));
     }
     let mut wide = false;
+    let mut folded = None;
     for (i, &insn) in function.insns.iter().enumerate() {
         if let Some(Inlined { frame, forgotten, .. }) = inlined.as_ref().filter(|to| to.forgotten.at == i) {
             zero(asm, &forgotten.within, *frame);
@@ -142,8 +151,15 @@ fn copy(
         if is_spared(inlined.as_ref(), i) {
             continue;
         }
-        if let Some(Inlined { context, .. }) = inlined.as_ref().filter(|to| to.known.calls.contains(&i)) {
-            asm.mem(code::LDX_DW, 0, FP, *context, 0);
+        let known = inlined.as_ref().and_then(|to| (to.first_entry)(*to.known.calls.get(&i)?));
+        if let Some(entry) = known {
+            match entry {
+                FirstEntry::OnStack(at) => asm.mem(code::LDX_DW, 0, FP, at, 0),
+                FirstEntry::OfMap(map) => asm.load_value(0, map),
+            }
+            continue;
+        }
+        if folded == Some(i) {
             continue;
         }
         if let Some(reference) = reference {
@@ -197,7 +213,10 @@ fn copy(
                 asm.branch(insn, label);
             }
             Some(Inlined { frame, narrowed, .. }) => {
-                lower_frame(asm, insn, *frame).map_err(|what| error(i, what.into(), KEEP_FP_PLAIN))?;
+                let added = added_at_once(function, i).filter(|_| targets[i + 1].is_none());
+                folded = added.map(|_| i + 1);
+                lower_frame(asm, insn, *frame, added.unwrap_or(0))
+                    .map_err(|what| error(i, what.into(), KEEP_FP_PLAIN))?;
                 if narrowed.contains(&i) {
                     asm.op(code::MOV32_REG, insn.dst(), insn.dst(), 0);
                 }
@@ -206,6 +225,14 @@ fn copy(
         }
     }
     Ok(())
+}
+
+/// What the instruction behind `at`, which copies the frame pointer, adds to the copy.
+fn added_at_once(function: &Function, at: usize) -> Option<i32> {
+    let (copies, adds) = (function.insns[at], *function.insns.get(at + 1)?);
+    let is_copy = copies.code == code::MOV64_REG && copies.src() == FP;
+    let refers = function.references.iter().any(|reference| reference.insn == at + 1);
+    (is_copy && adds.code == code::ADD64_IMM && adds.dst() == copies.dst() && !refers).then_some(adds.imm)
 }
 
 /// Whether instruction `at` is left out.
@@ -224,8 +251,8 @@ pub(crate) fn deepest_load(function: &Function) -> Option<i16> {
     loads.map(|insn| insn.off).filter(|off| *off < 0).min()
 }
 
-/// Emits `insn` with the frame pointer meaning an address `frame` octets lower.
-fn lower_frame(asm: &mut Assembler, mut insn: Insn, frame: i16) -> Result<(), &'static str> {
+/// Emits `insn` with the frame pointer meaning an address `frame` octets lower; with `added` to a copy of it.
+fn lower_frame(asm: &mut Assembler, mut insn: Insn, frame: i16, added: i32) -> Result<(), &'static str> {
     let reads_fp = insn.src() == FP;
     let moved = |off: i16| off.checked_sub(frame).ok_or("reaches too far below the frame pointer");
     match insn.class() {
@@ -256,7 +283,7 @@ fn lower_frame(asm: &mut Assembler, mut insn: Insn, frame: i16) -> Result<(), &'
                 return Err("computes with the frame pointer itself");
             }
             asm.emit(insn);
-            asm.op(code::ADD64_IMM, insn.dst(), 0, -i32::from(frame));
+            asm.op(code::ADD64_IMM, insn.dst(), 0, added.wrapping_sub(i32::from(frame)));
         }
         _ => asm.emit(insn),
     }

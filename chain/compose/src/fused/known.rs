@@ -1,23 +1,27 @@
-//! Look-ups of the packet context that a body makes, while the chain has its address already.
+//! Look-ups of a map's first entry that a body makes, where its address is known already.
 //!
-//! The context is one entry of a per-CPU array, and modules ask for it wherever they want to know something of it, most of them
-//! in their first instructions: on kernels that do not inline that, each time by a call. The chain asks once and keeps the address
-//! on its stack. What is told here is where a body may take it from there: where the verifier would find the very same arguments,
-//! the map and the key 0, on every way to the call.
+//! - The packet context is one entry of a per-CPU array, and modules ask for it wherever they want to know something of it, most of
+//!   them in their first instructions: on kernels that do not inline that, each time by a call. The chain asks once and keeps the
+//!   address on its stack.
+//! - The address of the only entry of an array that CPUs share, as configurations are, an instruction may have in itself, as for
+//!   global variables.
+//!
+//! What is told here is where a body may take them instead of asking: where the verifier would find the very same arguments, the
+//! map and the key 0, on every way to the call.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::flow::{firsts, targets};
 use super::stack::LOAD_ACQUIRE;
 use crate::Insn;
 use crate::insn::{FP, MODE, MODE_MEM, call, class, code, helper};
-use crate::object::{Function, Referent};
+use crate::object::{Function, Reference, Referent};
 
 /// Look-ups whose answer is known.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Known {
-    /// The calls.
-    pub(crate) calls: BTreeSet<usize>,
+    /// The calls, with the map that each asks, by its index in the object.
+    pub(crate) calls: BTreeMap<usize, usize>,
     /// Instructions that did nothing but make their arguments.
     pub(crate) spared: BTreeSet<usize>,
 }
@@ -27,8 +31,8 @@ pub(crate) struct Known {
 enum Value {
     Unknown,
     Zero,
-    /// The address of the map that is looked for.
-    Map,
+    /// The address of a map whose first entry is known.
+    Map(usize),
     /// An address this far from the frame pointer.
     Frame(i32),
 }
@@ -41,14 +45,17 @@ struct State {
 }
 
 /// Registers with arguments, which a call leaves unreadable.
-const ARGUMENTS: std::ops::RangeInclusive<u8> = 1..=5;
+pub(crate) const ARGUMENTS: std::ops::RangeInclusive<u8> = 1..=5;
 
 impl Known {
-    /// Those of `function` in the map with this index in its object.
-    pub(crate) fn of(function: &Function, map: usize) -> Self {
+    /// Those of `function` in maps with these indices in its object.
+    pub(crate) fn of(function: &Function, maps: &BTreeSet<usize>) -> Self {
         let insns = &function.insns;
-        let loads: BTreeSet<usize> =
-            function.references.iter().filter(|r| r.to == Referent::Map(map)).map(|r| r.insn).collect();
+        let load = |reference: &Reference| match reference.to {
+            Referent::Map(map) => maps.contains(&map).then_some((reference.insn, map)),
+            _ => None,
+        };
+        let loads: BTreeMap<usize, usize> = function.references.iter().filter_map(load).collect();
         let mut known = Self::default();
         // What a jump by a register leads to, and what a type's number will be, is not known here.
         let unseen = insns.iter().any(|insn| insn.code == code::JA_REG)
@@ -64,11 +71,11 @@ impl Known {
                 state = State::new();
                 start = at;
             }
-            if state.looks_up(insn) {
-                known.calls.insert(at);
+            if let Some(map) = state.looks_up(insn) {
+                known.calls.insert(at, map);
                 known.spare(insns, start, at);
             }
-            state.run(insn, loads.contains(&at));
+            state.run(insn, loads.get(&at).copied());
         }
         known
     }
@@ -124,18 +131,22 @@ impl State {
         }
     }
 
-    /// Whether `insn` is a look-up in the map by the key 0.
-    fn looks_up(&self, insn: Insn) -> bool {
-        (insn.code, insn.src(), insn.imm) == (code::CALL, call::HELPER, helper::MAP_LOOKUP_ELEM)
-            && self.register(1) == Value::Map
-            && matches!(self.register(2), Value::Frame(at) if self.zero.contains(&at))
+    /// The map that `insn` looks into by the key 0, if it does.
+    fn looks_up(&self, insn: Insn) -> Option<usize> {
+        if (insn.code, insn.src(), insn.imm) != (code::CALL, call::HELPER, helper::MAP_LOOKUP_ELEM) {
+            return None;
+        }
+        match (self.register(1), self.register(2)) {
+            (Value::Map(map), Value::Frame(at)) => self.zero.contains(&at).then_some(map),
+            _ => None,
+        }
     }
 
-    /// What is known after `insn`, which is a reference to the map if `map` says so.
-    fn run(&mut self, insn: Insn, map: bool) {
+    /// What is known after `insn`, which refers to `map` if that is one.
+    fn run(&mut self, insn: Insn, map: Option<usize>) {
         let (dst, src) = (insn.dst(), insn.src());
         match insn.class() {
-            _ if insn.is_wide() => self.set(dst, if map { Value::Map } else { Value::Unknown }),
+            _ if insn.is_wide() => self.set(dst, map.map_or(Value::Unknown, Value::Map)),
             class::ALU | class::ALU64 => {
                 let value = match insn.code {
                     code::MOV64_IMM | code::MOV32_IMM if insn.imm == 0 => Value::Zero,
@@ -195,7 +206,6 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::object::Reference;
 
     /// What the compilers make of a look-up of a map's first entry.
     const LOOK_UP: [Insn; 7] = [
@@ -209,13 +219,13 @@ mod tests {
     ];
     const EXIT: Insn = Insn::new(code::EXIT, 0, 0, 0, 0);
 
-    /// What is known of map 3 in a body, each of whose 64-bit loads refers to a map, to `maps` in order.
+    /// What is known of map 3, the only one of which anything is, in a body, each of whose 64-bit loads refers to a map, to `maps` in order.
     fn known(insns: impl IntoIterator<Item = Insn>, maps: &[usize]) -> Known {
         let insns: Vec<_> = insns.into_iter().collect();
         let wide = insns.iter().enumerate().filter(|(_, insn)| insn.is_wide());
         let references =
             wide.zip(maps).map(|((insn, _), map)| Reference { insn, to: Referent::Map(*map) }).collect();
-        Known::of(&Function { insns, references, ..Function::default() }, 3)
+        Known::of(&Function { insns, references, ..Function::default() }, &[3].into())
     }
 
     fn with(at: usize, insn: Insn) -> impl Iterator<Item = Insn> {
@@ -226,7 +236,7 @@ mod tests {
     #[test]
     fn a_look_up_of_the_first_entry_is_known_and_its_arguments_are_spared() {
         let known = known(LOOK_UP.into_iter().chain([EXIT]), &[3]);
-        assert_eq!(known, Known { calls: [6].into(), spared: [2, 3, 4].into() });
+        assert_eq!(known, Known { calls: [(6, 3)].into(), spared: [2, 3, 4].into() });
     }
 
     #[test]
@@ -248,25 +258,25 @@ mod tests {
         let by_a_call = Insn::new(code::CALL, 0, call::HELPER, 0, 69);
         let at_once = Insn::new(0xc3, FP, 7, -12, 0);
         for insn in [by_address, in_part, by_a_call, at_once] {
-            assert_eq!(known(with(2, insn), &[3]).calls, BTreeSet::new(), "{insn:?}");
+            assert_eq!(known(with(2, insn), &[3]).calls, BTreeMap::new(), "{insn:?}");
         }
         let beside = Insn::new(code::ST_B, FP, 0, -8, 1);
-        assert_eq!(known(with(2, beside), &[3]).calls, [7].into());
+        assert_eq!(known(with(2, beside), &[3]).calls, [(7, 3)].into());
     }
 
     #[test]
     fn a_key_whose_address_was_loaded_over_is_not() {
         let loaded = Insn::new(0xdb, 2, 8, -32, LOAD_ACQUIRE);
-        assert_eq!(known(with(4, loaded), &[3]).calls, BTreeSet::new());
+        assert_eq!(known(with(4, loaded), &[3]).calls, BTreeMap::new());
     }
 
     #[test]
     fn what_another_way_leads_into_is_not() {
         let back = |to: i16| Insn::new(code::JNE_IMM, 0, 0, to, 0);
         let with_a_way_to = |at: i16| LOOK_UP.into_iter().chain([back(at - LOOK_UP.len() as i16 - 1), EXIT]);
-        assert_eq!(known(with_a_way_to(0), &[3]).calls, [6].into());
+        assert_eq!(known(with_a_way_to(0), &[3]).calls, [(6, 3)].into());
         for at in [1, 2, 3, 4, 6] {
-            assert_eq!(known(with_a_way_to(at), &[3]).calls, BTreeSet::new(), "a way to {at}");
+            assert_eq!(known(with_a_way_to(at), &[3]).calls, BTreeMap::new(), "a way to {at}");
         }
     }
 
@@ -279,6 +289,6 @@ mod tests {
         // The store may be to the stack, for all that is known.
         assert_eq!(known, Known::default());
         let branch = Insn::new(code::JEQ_IMM, 0, 0, 2, 0);
-        assert_eq!(self::known(with(4, branch), &[3]).calls, BTreeSet::new());
+        assert_eq!(self::known(with(4, branch), &[3]).calls, BTreeMap::new());
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod inline;
 pub(crate) mod known;
 pub(crate) mod plan;
 pub(crate) mod stack;
+pub(crate) mod unread;
 pub(crate) mod widen;
 
 pub(crate) use crate::asm;
