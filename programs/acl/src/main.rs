@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 use xdpchain_abi::{
     ACL_RULES, AclConfig, AclRule, Reason, acl_action,
-    acl_tables::{BLOCK, BLOCKS, ENTRIES, FLAGS, NODES},
+    acl_tables::{BLOCK, BLOCKS, ENTRIES, FLAGS, NODES, kind},
     direction,
 };
 use xdpchain_kit::Packet;
@@ -29,7 +29,7 @@ mod subject;
 mod walk;
 
 use scratch::Scratch;
-use walk::Tables;
+use walk::{Nodes, Tables};
 
 xdpchain_kit::module!();
 
@@ -111,8 +111,13 @@ fn decide(scratch: &mut Scratch) -> Option<u8> {
         keep_rules();
         return None;
     };
-    let tables = Tables { nodes: blocks.get(NODES)?, entries: blocks.get(ENTRIES)? };
-    let rule = tables.walk(scratch)?;
+    let nodes = Nodes(blocks.get(NODES)?);
+    let first = nodes.first(scratch);
+    if first.kind() == kind::END {
+        return None;
+    }
+    let tables = Tables { nodes, entries: blocks.get(ENTRIES)? };
+    let rule = tables.walk(first, scratch)?;
     if let Some(hits) = HITS.get_ptr_mut(rule) {
         // SAFETY: as above.
         unsafe { *hits += 1 };

@@ -29,12 +29,10 @@ const END: usize = PORTS + 4;
 pub(crate) fn parse(packet: &Packet, context: &PacketContext, scratch: &mut Scratch) -> Option<()> {
     let front: &[u8; END] = packet.front()?;
     let ip = ipv4::View(front[IP..].first_chunk()?);
-    let has_ports = matches!(ip.protocol(), protocol::TCP | protocol::UDP | protocol::SCTP);
-    if [front[12], front[13]] != ethertype::IPV4.to_be_bytes()
-        || front[IP] != 0x45
-        || ip.is_fragment()
-        || !has_ports
-    {
+    if [front[12], front[13]] != ethertype::IPV4.to_be_bytes() || front[IP] != 0x45 || ip.is_fragment() {
+        return None;
+    }
+    if !matches!(ip.protocol(), protocol::TCP | protocol::UDP | protocol::SCTP) {
         return None;
     }
     store(&mut scratch.key[word::SRC], 0);

@@ -27,9 +27,13 @@ fn opaque(count: usize) -> usize {
     result
 }
 
+/// The nodes of compiled rules.
+#[derive(Clone, Copy)]
+pub(crate) struct Nodes<'a>(pub(crate) &'a [u64; BLOCK / 8]);
+
 /// Compiled rules.
 pub(crate) struct Tables<'a> {
-    pub(crate) nodes: &'a [u64; BLOCK / 8],
+    pub(crate) nodes: Nodes<'a>,
     pub(crate) entries: &'a [u64; BLOCK / 8],
 }
 
@@ -58,24 +62,65 @@ impl Rest {
     }
 }
 
-impl Tables<'_> {
-    /// The smallest number of a rule that matches.
+impl Nodes<'_> {
+    /// Where the walk's first cuts lead to. For most packets its end, for which nothing else of the rules is looked at.
     #[inline(always)]
-    pub(crate) fn walk(&self, scratch: &mut Scratch) -> Option<u32> {
+    pub(crate) fn first(self, scratch: &Scratch) -> Node {
+        self.cut(self.at(ROOT), scratch)
+    }
+
+    /// Where a visit's cuts from `node` on lead to.
+    #[inline(always)]
+    fn cut(self, mut node: Node, scratch: &Scratch) -> Node {
+        for _ in 0..CUTS {
+            if node.kind() != kind::CUT {
+                break;
+            }
+            let bits = (scratch.word(node.word()) >> node.shift()) as u32 & node.mask();
+            node = self.at(node.table() + bits as usize);
+        }
+        node
+    }
+
+    #[inline(always)]
+    fn at(self, index: usize) -> Node {
+        let nodes = self.0.as_ptr().cast::<u32>();
+        // SAFETY: the block has as many nodes as the mask lets through, and any number is one.
+        Node(unsafe { *nodes.add(index & (NODE_COUNT - 1)) })
+    }
+
+    /// The mask of the first `len` bits of 128.
+    #[inline(always)]
+    fn mask(self, len: u8) -> [u64; 2] {
+        let masks = self.0.as_ptr().cast::<u8>();
+        // SAFETY: there is a mask for every octet.
+        unsafe { *masks.add(MASKS + len as usize * 16).cast::<[u64; 2]>() }
+    }
+}
+
+impl Tables<'_> {
+    /// The smallest number of a rule that matches, of a walk whose [first](Nodes::first) cuts led to `node`.
+    #[inline(always)]
+    pub(crate) fn walk(&self, node: Node, scratch: &mut Scratch) -> Option<u32> {
+        match node.kind() {
+            kind::END => None,
+            // That is all, so there is nothing to remember.
+            kind::CHECK => self.matches_alone(node.rule(), scratch).then_some(node.rule()),
+            // Anew, as what was found out about it here would follow the verifier through the loop.
+            _ => self.walk_on(Node(opaque(node.0 as usize) as u32), scratch),
+        }
+    }
+
+    /// The same of one that has more than one rule to check; what it remembers is in `scratch`.
+    #[inline(always)]
+    fn walk_on(&self, mut node: Node, scratch: &mut Scratch) -> Option<u32> {
         store(&mut scratch.depth, 0);
         store(&mut scratch.rest, Rest(0));
         store(&mut scratch.best, NONE);
-        let mut node = self.node(ROOT);
         let mut visits = opaque(VISITS);
         while visits != 0 {
             visits = opaque(visits - 1);
-            for _ in 0..CUTS {
-                if node.kind() != kind::CUT {
-                    break;
-                }
-                let bits = (scratch.word(node.word()) >> node.shift()) as u32 & node.mask();
-                node = self.node(node.table() + bits as usize);
-            }
+            node = self.nodes.cut(node, scratch);
             if node.kind() == kind::LIST {
                 let rest = load(&scratch.rest);
                 if !rest.is_empty() {
@@ -84,7 +129,7 @@ impl Tables<'_> {
                     store(&mut scratch.depth, depth + 1);
                 }
                 store(&mut scratch.rest, Rest(node.table() as u32 | node.count() << 20).next());
-                node = self.node(node.table());
+                node = self.nodes.at(node.table());
             }
             if node.kind() == kind::CHECK {
                 if node.rule() < load(&scratch.best) && self.matches(node.rule(), scratch) {
@@ -104,12 +149,12 @@ impl Tables<'_> {
             }
             let rest = load(&scratch.rest);
             // The rest of a list is larger than the rule that is known.
-            if load(&scratch.best) < self.node(rest.at() + 1).0 {
+            if load(&scratch.best) < self.nodes.at(rest.at() + 1).0 {
                 store(&mut scratch.rest, Rest(0));
-                node = self.node(EMPTY);
+                node = self.nodes.at(EMPTY);
             } else {
                 store(&mut scratch.rest, rest.next());
-                node = self.node(rest.at());
+                node = self.nodes.at(rest.at());
             }
         }
         let best = load(&scratch.best);
@@ -124,25 +169,27 @@ impl Tables<'_> {
     }
 
     #[inline(always)]
-    fn node(&self, index: usize) -> Node {
-        let nodes = self.nodes.as_ptr().cast::<u32>();
-        // SAFETY: the block has as many nodes as the mask lets through, and any number is one.
-        Node(unsafe { *nodes.add(index & (NODE_COUNT - 1)) })
-    }
-
-    #[inline(always)]
     fn entry(&self, rule: u32) -> *const Entry {
         let entries = self.entries.as_ptr().cast::<Entry>();
         // SAFETY: the block has as many entries as the mask lets through; any octets are one.
         unsafe { entries.add((rule & (ACL_RULES - 1)) as usize) }
     }
 
-    /// The mask of the first `len` bits of 128.
+    /// As [`matches`](Self::matches), which it asks only when the addresses' lower halves match: most rules differ there. To be
+    /// used where a walk ends with it, since the verifier follows each answer.
     #[inline(always)]
-    fn mask(&self, len: u8) -> [u64; 2] {
-        let masks = self.nodes.as_ptr().cast::<u8>();
-        // SAFETY: there is a mask for every octet.
-        unsafe { *masks.add(MASKS + len as usize * 16).cast::<[u64; 2]>() }
+    fn matches_alone(&self, rule: u32, key: &Scratch) -> bool {
+        // SAFETY: as in `entry`.
+        let entry = unsafe { &*self.entry(rule) };
+        let differs = |word: usize, prefix: &[u64; 2], len: u8| {
+            (load(&key.key[word]) ^ prefix[1]) & self.nodes.mask(len)[1] != 0
+        };
+        if differs(word::DST_LOW, &entry.dst, entry.dst_len)
+            || differs(word::SRC_LOW, &entry.src, entry.src_len)
+        {
+            return false;
+        }
+        self.matches(rule, key)
     }
 
     /// Whether the packet of this key matches `rule`.
@@ -150,7 +197,7 @@ impl Tables<'_> {
     fn matches(&self, rule: u32, key: &Scratch) -> bool {
         // SAFETY: as in `entry`.
         let entry = unsafe { &*self.entry(rule) };
-        let (src, dst) = (self.mask(entry.src_len), self.mask(entry.dst_len));
+        let (src, dst) = (self.nodes.mask(entry.src_len), self.nodes.mask(entry.dst_len));
         let mut differ = (key.word(word::SRC) ^ entry.src[0]) & src[0];
         differ |= (key.word(word::SRC_LOW) ^ entry.src[1]) & src[1];
         differ |= (key.word(word::DST) ^ entry.dst[0]) & dst[0];

@@ -7,7 +7,7 @@
 
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use xdpchain_abi::{Reason, tunnel_flags};
-use xdpchain_kit::{KEPT_TICKS, Packet, is_alias, is_group, send, ticks};
+use xdpchain_kit::{KEPT_TICKS, Packet, is_alias, send, ticks};
 use xdpchain_wire::{
     ethernet::{self, ethertype},
     gre, ipv4, ipv6, protocol, tcp,
@@ -64,73 +64,87 @@ struct Ready {
 /// Sends a plain packet of `customer`. `None`, and nothing has changed, when it has to take the long way.
 #[inline(always)]
 pub(crate) fn forward(packet: &mut Packet, customer: u32) -> Option<u32> {
-    let (kind, tos) = parse(packet)?;
+    let Plain { kind, len, tos } = parse(packet)?;
     let ready = READY.get_ptr(customer & (KEPT - 1))?;
     // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other.
     let ready = unsafe { &*ready };
-    let total_len = packet.len() - OUTER + (AFTER - BEFORE);
+    let total_len = len + (AFTER - OUTER) as u32;
     let tos = tos as u32 & ready.tos_kept | ready.tos_set;
     if ready.customer != customer
         || ready.ingress != packet.ingress_ifindex()
         || (ready.dscp ^ tos) & 0xfc != 0
-        || total_len > ready.fits as usize
+        || total_len > ready.fits
         || ticks().wrapping_sub(ready.asked) >= KEPT_TICKS
     {
         return None;
     }
     packet.move_start(BEFORE as i32 - AFTER as i32)?;
     module::change_context(|context| context.tunnel = ready.tunnel);
-    let verdict = write(packet, ready, kind, tos, total_len as u16).map(|()| send(packet, ready.egress));
-    // It was there just now, and is longer.
-    Some(verdict.unwrap_or_else(|| module::refuse(Reason::Headroom)))
+    if write(packet, ready, kind, tos, total_len as u16).is_none() {
+        // It was there just now, and is longer.
+        return Some(module::refuse(Reason::Headroom));
+    }
+    Some(send(ready.ingress, ready.egress))
 }
 
-/// EtherType, in network byte order, and TOS octet of a plain packet.
+/// What is asked of a plain packet.
+struct Plain {
+    /// EtherType, in network byte order.
+    kind: u16,
+    /// Octets.
+    len: u32,
+    /// TOS octet or traffic class.
+    tos: u8,
+}
+
 #[inline(always)]
-fn parse(packet: &Packet) -> Option<(u16, u8)> {
-    let front: &[u8; BEFORE] = packet.front()?;
+fn parse(packet: &Packet) -> Option<Plain> {
+    let front: &[u8; BEFORE + ipv4::LEN + FLAGS] = packet.front()?;
     let kind = u16::from_ne_bytes([front[12], front[13]]);
-    let tos = if kind == ethertype::IPV4.to_be() {
-        parse_ipv4(packet)?
+    if kind == ethertype::IPV4.to_be() {
+        parse_ipv4(packet, front)
     } else if kind == ethertype::IPV6.to_be() {
-        parse_ipv6(packet)?
+        parse_ipv6(packet)
     } else {
-        return None;
-    };
-    Some((kind, tos))
+        None
+    }
 }
 
 /// Octets of a TCP header up to that with its flags, which is the last one that is looked at.
 const FLAGS: usize = 14;
 
-/// TOS octet of a plain packet that is IPv4.
+/// The plain packet that begins with `front`, if it is one and IPv4.
 #[inline(always)]
-fn parse_ipv4(packet: &Packet) -> Option<u8> {
-    let front: &[u8; BEFORE + ipv4::LEN + FLAGS] = packet.front()?;
+fn parse_ipv4(packet: &Packet, front: &[u8; BEFORE + ipv4::LEN + FLAGS]) -> Option<Plain> {
     let view = ipv4::View(front[BEFORE..].first_chunk()?);
-    if front[BEFORE] != 0x45 || BEFORE + view.total_len() as usize != packet.len() {
+    let len = view.total_len() as u32;
+    if front[BEFORE] != 0x45 || BEFORE + len as usize != packet.len() {
         return None;
     }
-    if view.ttl() <= 1 || is_group(view.destination()) {
+    // Where groups and the broadcast address are; what else is there is rare.
+    if view.ttl() <= 1 || view.destination().octets[0] >= 0xe0 {
         return None;
     }
     let is_tcp = view.protocol() == protocol::TCP;
-    (!is_tcp || front[front.len() - 1] & tcp::flags::SYN == 0).then_some(view.tos())
+    let plain = !is_tcp || front[front.len() - 1] & tcp::flags::SYN == 0;
+    plain.then_some(Plain { kind: ethertype::IPV4.to_be(), len, tos: view.tos() })
 }
 
-/// Traffic class of a plain packet that is IPv6.
+/// The plain packet, if it is one and IPv6.
 #[inline(always)]
-fn parse_ipv6(packet: &Packet) -> Option<u8> {
+fn parse_ipv6(packet: &Packet) -> Option<Plain> {
     let front: &[u8; BEFORE + ipv6::LEN + FLAGS] = packet.front()?;
     let view = ipv6::View(front[BEFORE..].first_chunk()?);
-    if view.version() != 6 || BEFORE + ipv6::LEN + view.payload_len() as usize != packet.len() {
+    let len = ipv6::LEN as u32 + view.payload_len() as u32;
+    if view.version() != 6 || BEFORE + len as usize != packet.len() {
         return None;
     }
     if view.hop_limit() <= 1 || view.destination().octets[0] == 0xff {
         return None;
     }
     let is_tcp = view.next_header() == protocol::TCP;
-    (!is_tcp || front[front.len() - 1] & tcp::flags::SYN == 0).then_some(view.traffic_class())
+    let plain = !is_tcp || front[front.len() - 1] & tcp::flags::SYN == 0;
+    plain.then_some(Plain { kind: ethertype::IPV6.to_be(), len, tos: view.traffic_class() })
 }
 
 /// Writes the headers around the inner packet, whose EtherType is `kind`, into the room that is there for them, and takes a hop off it.
@@ -156,7 +170,7 @@ fn write(packet: &mut Packet, ready: &Ready, kind: u16, tos: u32, total_len: u16
     for (octets, word) in front.as_chunks_mut().0.iter_mut().zip(words) {
         *octets = word.to_ne_bytes();
     }
-    [front[AFTER - 2], front[AFTER - 1]] = kind.to_ne_bytes();
+    front[AFTER - 2..AFTER].copy_from_slice(&kind.to_ne_bytes());
     let (_, inner) = front.split_last_chunk_mut()?;
     if inner[0] & 0x20 == 0 {
         ipv4::decrement_ttl(inner);

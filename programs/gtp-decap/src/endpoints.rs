@@ -30,7 +30,7 @@ pub(crate) const UNKNOWN: Ipv4 = Ipv4 { octets: [0xff; 4] };
 /// that is taken out of the map while it is remembered is ours until another takes its place.
 #[inline(always)]
 pub(crate) fn is_ours(address: Ipv4) -> bool {
-    let number = u32::from_be_bytes(address.octets);
+    let number = u32::from_ne_bytes(address.octets);
     if FOUND.has(number) {
         return true;
     }

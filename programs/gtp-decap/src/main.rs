@@ -17,12 +17,16 @@ mod payload;
 mod plain;
 mod sessions;
 
+use core::mem::offset_of;
+
 use aya_ebpf::{
     bindings::{xdp_action::XDP_PASS, xdp_md},
     macros::xdp,
     programs::XdpContext,
 };
-use xdpchain_abi::{Ipv4, Reason, UplinkKey, UplinkSession, direction, endpoint_flags, session_flags};
+use xdpchain_abi::{
+    Ipv4, PacketContext, Reason, UplinkKey, UplinkSession, direction, endpoint_flags, session_flags,
+};
 use xdpchain_kit::{Inner, Packet, decapsulated_tos, is_link_local, is_within6, set_tos};
 use xdpchain_wire::{Octets as _, ethernet::ethertype, gtpu, ipv4, ipv6};
 
@@ -132,7 +136,7 @@ fn decapsulate(
     if tos != inner.tos {
         set_tos(packet, inner.offset, tos).ok_or(Reason::Truncated)?;
     }
-    let (customer, number) = (session.customer, session.session);
+    let whose = Whose::of(session);
 
     let tags = packet.tags(outer.network, session.tags, session.vlan).ok_or(Reason::Truncated)?;
     packet.strip(inner.offset, inner.len, inner.ethertype, &tags).ok_or(Reason::Headroom)?;
@@ -140,20 +144,61 @@ fn decapsulate(
     if moved {
         module::count(Reason::PeerMoved);
     }
-    say(customer, number, &inner, &payload, outer.tos);
+    say(whose, inner.len, Flow::of(&payload), outer.tos);
     Ok(XDP_PASS)
+}
+
+/// A session's customer and number, as sessions and packets' contexts begin with them: one piece to be copied.
+#[derive(Clone, Copy)]
+struct Whose([u8; 8]);
+
+impl Whose {
+    #[inline(always)]
+    fn of(session: &UplinkSession) -> Self {
+        const {
+            assert!(offset_of!(UplinkSession, customer) == offset_of!(PacketContext, customer));
+            assert!(offset_of!(UplinkSession, session) == offset_of!(PacketContext, session));
+            assert!(offset_of!(UplinkSession, customer) == 0 && offset_of!(UplinkSession, session) == 4);
+        }
+        // SAFETY: the first octets of the session.
+        Self(unsafe { *core::ptr::from_ref(session).cast() })
+    }
+}
+
+/// A packet's QoS flow, as its context has it behind the direction of what goes uplink, with a verdict that is none yet.
+#[derive(Clone, Copy)]
+struct Flow(u32);
+
+impl Flow {
+    const NONE: Self = Self::new(0, false);
+
+    #[inline(always)]
+    fn of(payload: &Payload) -> Self {
+        Self::new(payload.qfi, payload.has_qfi)
+    }
+
+    #[inline(always)]
+    const fn new(qfi: u8, has_qfi: bool) -> Self {
+        const {
+            assert!(offset_of!(PacketContext, qfi) == offset_of!(PacketContext, direction) + 1);
+            assert!(offset_of!(PacketContext, has_qfi) == offset_of!(PacketContext, direction) + 2);
+            assert!(offset_of!(PacketContext, verdict) == offset_of!(PacketContext, direction) + 3);
+        }
+        Self((has_qfi as u32) << 16 | (qfi as u32) << 8 | direction::UPLINK as u32)
+    }
 }
 
 /// Says in the context whose packet has left its tunnel.
 #[inline(always)]
-fn say(customer: u32, session: u32, inner: &Inner, payload: &Payload, outer_tos: u8) {
+fn say(whose: Whose, inner_len: usize, flow: Flow, outer_tos: u8) {
     module::change_context(|context| {
-        context.direction = direction::UPLINK;
-        context.customer = customer;
-        context.session = session;
-        context.inner_len = inner.len as u16;
-        context.has_qfi = payload.has_qfi as u8;
-        context.qfi = payload.qfi;
+        let octets = core::ptr::from_mut(context).cast::<u8>();
+        // SAFETY: fields of the context one behind the other, as `Whose` and `Flow` have them.
+        unsafe {
+            *octets.cast() = whose.0;
+            *octets.add(offset_of!(PacketContext, direction)).cast() = flow.0.to_le_bytes();
+        }
+        context.inner_len = inner_len as u16;
         context.outer_tos = outer_tos;
     });
 }

@@ -5,15 +5,18 @@
 //! - Whatever else it is, it takes the long way, of which this is a part that asks less: it may leave any packet to it, and what
 //!   leaves its tunnel here does so as by the long way.
 
+use core::mem::offset_of;
+
 use aya_ebpf::bindings::xdp_action::XDP_PASS;
-use xdpchain_abi::{GTPU_PORT, Reason, UplinkKey, tags};
-use xdpchain_kit::{Inner, Packet};
+use xdpchain_abi::{GTPU_PORT, Ipv4, Reason, UplinkKey, UplinkSession, tags};
+use xdpchain_kit::{Addresses, Inner, Packet};
 use xdpchain_wire::{
+    OctetsMut as _,
     ethernet::{self, ethertype},
     gtpu, ipv4, protocol, udp,
 };
 
-use crate::{check_source, endpoints::is_ours, outer::Message, payload::Payload, say, sessions};
+use crate::{Flow, Whose, check_source, endpoints::is_ours, outer::Message, payload::Payload, say, sessions};
 
 /// Where the headers begin.
 const IP: usize = ethernet::LEN;
@@ -21,6 +24,9 @@ const UDP: usize = IP + ipv4::LEN;
 const GTP: usize = UDP + udp::LEN;
 /// What is behind the mandatory part of GTP-U's header.
 const END: usize = GTP + gtpu::LEN;
+
+/// The first octets of a G-PDU with nothing but the mandatory part: version 1, GTP, no flags.
+const BARE: [u8; 2] = [0x30, gtpu::message::G_PDU];
 
 /// Decapsulates a plain packet, and passes on a plain one that is no GTP-U. `None`, and nothing has changed, when it has to take the
 /// long way.
@@ -41,9 +47,9 @@ pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
     if udp.destination_port() != GTPU_PORT {
         return Some(XDP_PASS);
     }
-    if gtp.version() != 1
-        || gtp.is_gtp_prime()
-        || gtp.message_type() != gtpu::message::G_PDU
+    let bare = front[GTP..GTP + 2] == BARE;
+    let other = gtp.version() != 1 || gtp.is_gtp_prime() || gtp.message_type() != gtpu::message::G_PDU;
+    if !bare && other
         // Each length says the same.
         || IP + ip.total_len() as usize != end
         || UDP + udp.len() as usize != end
@@ -51,37 +57,104 @@ pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
     {
         return None;
     }
-    let (source, local, outer_tos) = (ip.source(), ip.destination(), ip.tos());
-    let message = Message {
-        kind: gtpu::message::G_PDU,
-        teid: gtp.teid(),
-        offset: GTP,
-        has_optional: gtp.has_optional(),
-        end,
+    let (source, local, outer_tos, teid) = (ip.source(), ip.destination(), ip.tos(), gtp.teid());
+    if teid.value() == 0 || !is_ours(local) {
+        return None;
+    }
+    let session = sessions::find(&UplinkKey { local, teid })?;
+    if session.peer != source || asks(session) {
+        return None;
+    }
+    let (offset, flow) = if bare {
+        let front: &mut [u8; END + ipv4::LEN] = packet.front_mut()?;
+        let (outer, inner) = front.split_last_chunk_mut()?;
+        if judge4(inner, end - END, session, outer_tos)? {
+            let addresses = Addresses::parse(outer.first_chunk()?);
+            addresses.write_header(outer.last_chunk_mut()?, ethertype::IPV4);
+        } else {
+            open6(packet, END, end, session, outer_tos)?;
+        }
+        (END, Flow::NONE)
+    } else {
+        let message =
+            Message { kind: gtpu::message::G_PDU, teid, offset: GTP, has_optional: gtp.has_optional(), end };
+        let payload = Payload::find(packet, &message).ok()?;
+        let at = packet.forget::<0x3fff>(payload.offset - ethernet::LEN);
+        let offset = at + ethernet::LEN;
+        let addresses = packet.addresses()?;
+        let room: &mut [u8; ethernet::LEN + ipv4::LEN] = packet.at_mut(at)?;
+        let (header, inner) = room.split_first_chunk_mut()?;
+        if judge4(inner.first_chunk()?, end - offset, session, outer_tos)? {
+            addresses.write_header(header, ethertype::IPV4);
+        } else {
+            open6(packet, offset, end, session, outer_tos)?;
+        }
+        (offset, Flow::of(&payload))
     };
-    if message.teid.value() == 0 || !is_ours(local) {
-        return None;
+    let whose = Whose::of(session);
+    if packet.move_start(offset as i32 - ethernet::LEN as i32).is_none() {
+        // It is longer than what is taken away.
+        return Some(crate::module::refuse(Reason::Headroom));
     }
-    let session = sessions::find(&UplinkKey { local, teid: message.teid })?;
-    if session.peer != source || session.flags != 0 || session.tags != tags::DROP || session.filter != 0 {
-        return None;
+    say(whose, end - offset, flow, outer_tos);
+    Some(XDP_PASS)
+}
+
+/// Whether `session` has flags, a filter or tags of its own.
+#[inline(always)]
+fn asks(session: &UplinkSession) -> bool {
+    // The three as parts of one number, as if each had been compared with 0: of three comparisons the compiler makes three loads.
+    const AT: usize = offset_of!(UplinkSession, inner6_len);
+    const ASKED: u64 = {
+        let mut octets = [0; 8];
+        octets[offset_of!(UplinkSession, flags) - AT] = 0xff;
+        octets[offset_of!(UplinkSession, tags) - AT] = 0xff;
+        octets[offset_of!(UplinkSession, filter) - AT] = 0xff;
+        octets[offset_of!(UplinkSession, filter) - AT + 1] = 0xff;
+        u64::from_ne_bytes(octets)
+    };
+    const { assert!(tags::DROP == 0 && AT + 8 <= size_of::<UplinkSession>()) };
+    // SAFETY: within the session.
+    let octets: [u8; 8] = unsafe { *core::ptr::from_ref(session).byte_add(AT).cast() };
+    u64::from_ne_bytes(octets) & ASKED != 0
+}
+
+/// Whether an inner packet of `len` octets is IPv4 without options. `None` when it is for the long way.
+#[inline(always)]
+fn judge4(inner: &[u8; ipv4::LEN], len: usize, session: &UplinkSession, outer_tos: u8) -> Option<bool> {
+    let ip = ipv4::View(inner);
+    if inner[0] != 0x45 {
+        return Some(false);
     }
-    let payload = Payload::find(packet, &message).ok()?;
-    let offset = packet.forget::<0x3fff>(payload.offset);
+    let ours = session.inner4 != Ipv4::default() && ip.source() == session.inner4;
+    let plain = ours && ip.ttl() > 1 && ip.total_len() as usize == len && is_same_ecn(outer_tos, ip.tos());
+    plain.then_some(true)
+}
+
+/// Makes the inner packet from `offset` to `end` a frame, if it is IPv6. `None`, and nothing has changed, when it is for the long way.
+#[inline(always)]
+fn open6(
+    packet: &mut Packet,
+    offset: usize,
+    end: usize,
+    session: &UplinkSession,
+    outer_tos: u8,
+) -> Option<()> {
     let inner = Inner::parse(packet, offset, end).ok()?;
+    if inner.ethertype != ethertype::IPV6 || inner.ttl <= 1 || offset + inner.len != end {
+        return None;
+    }
     check_source(packet, &inner, session).ok()?;
-    // The bits of congestion outside say nothing that those inside do not.
-    let same_ecn = outer_tos & 0b11 == 0 || (outer_tos ^ inner.tos) & 0b11 == 0;
-    if inner.ttl <= 1 || !same_ecn || offset + inner.len != end {
+    if !is_same_ecn(outer_tos, inner.tos) {
         return None;
     }
     let addresses = packet.addresses()?;
-    let (customer, number) = (session.customer, session.session);
-    packet.move_start(offset as i32 - ethernet::LEN as i32)?;
-    if packet.put_ethernet(&addresses, inner.ethertype).is_none() {
-        // It was there just now.
-        return Some(crate::module::refuse(Reason::Headroom));
-    }
-    say(customer, number, &inner, &payload, outer_tos);
-    Some(XDP_PASS)
+    addresses.write_header(packet.at_mut(offset - ethernet::LEN)?, ethertype::IPV6);
+    Some(())
+}
+
+/// Whether the bits of congestion outside say nothing that those inside do not.
+#[inline(always)]
+fn is_same_ecn(outer_tos: u8, tos: u8) -> bool {
+    outer_tos & 0b11 == 0 || (outer_tos ^ tos) & 0b11 == 0
 }

@@ -91,7 +91,7 @@ pub fn decrement_ttl<O: OctetsMut + ?Sized>(packet: &mut O, offset: usize) -> Op
 
 /// Whether `address` is multicast or the limited broadcast address.
 #[inline(always)]
-pub fn is_group(address: Ipv4) -> bool {
+fn is_group(address: Ipv4) -> bool {
     let address = u32::from_be_bytes(address.octets);
     address >> 28 == 0xe || address == u32::MAX
 }

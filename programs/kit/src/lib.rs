@@ -27,7 +27,7 @@ pub use clock::{KEPT_TICKS, ticks};
 pub use counter::atomic_add;
 pub use ecn::{decapsulated_tos, set_tos};
 pub use hops::Hop;
-pub use inner::{Inner, decrement_ttl, is_group};
+pub use inner::{Inner, decrement_ttl};
 pub use mss::{clamp_mss, is_syn, mss_mtu};
 pub use outer::{Ends, Outer};
 pub use packed::{pack, unpack};

@@ -230,10 +230,7 @@ impl Packet {
     #[inline(always)]
     #[must_use]
     pub fn put_ethernet(&mut self, addresses: &Addresses, ethertype: u16) -> Option<()> {
-        let header: &mut [u8; ethernet::LEN] = self.front_mut()?;
-        let (first, last) = header.split_at_mut(12);
-        addresses.emit(first);
-        last.copy_from_slice(&ethertype.to_be_bytes());
+        addresses.write_header(self.front_mut()?, ethertype);
         Some(())
     }
 
@@ -287,10 +284,18 @@ impl Packet {
 impl Addresses {
     /// Those that `octets` begins with: destination, source.
     #[inline(always)]
-    pub(crate) fn parse(octets: &[u8; 12]) -> Self {
+    pub fn parse(octets: &[u8; 12]) -> Self {
         let word =
             |i| opaque_word(u32::from_ne_bytes([octets[i], octets[i + 1], octets[i + 2], octets[i + 3]]));
         Self([word(0), word(4), word(8)])
+    }
+
+    /// Makes `header` an Ethernet header without tags.
+    #[inline(always)]
+    pub fn write_header(&self, header: &mut [u8; ethernet::LEN], ethertype: u16) {
+        let (first, last) = header.split_at_mut(12);
+        self.emit(first);
+        last.copy_from_slice(&ethertype.to_be_bytes());
     }
 
     /// Writes them to 12 octets.

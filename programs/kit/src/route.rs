@@ -231,14 +231,14 @@ impl NextHop<'_> {
             TOO_LONG => return Err(Reason::NeedsFragmentation),
             _ => {}
         }
-        Ok(send(packet, self.way.egress))
+        Ok(send(packet.ingress_ifindex(), self.way.egress))
     }
 }
 
-/// The verdict that sends the packet out of the interface `egress`, be it that which it came in on.
+/// The verdict that sends a packet that came in on the interface `ingress` out of `egress`.
 #[inline(always)]
-pub fn send(packet: &Packet, egress: u32) -> u32 {
-    if egress == packet.ingress_ifindex() {
+pub fn send(ingress: u32, egress: u32) -> u32 {
+    if egress == ingress {
         return xdp_action::XDP_TX;
     }
     // SAFETY: takes no pointers.

@@ -41,8 +41,11 @@ static SESSIONS_PERCPU: PerCpuArray<SessionCounters, 1> = PerCpuArray::new();
 #[xdp]
 fn stats(_: XdpContext) -> u32 {
     let context = module::context();
-    let forwarded = context.ended == 0 || matches!(context.verdict as u32, XDP_TX | XDP_REDIRECT);
-    if context.direction != direction::NONE && forwarded {
+    if context.direction == direction::NONE {
+        return XDP_PASS;
+    }
+    let forwarded = matches!(context.verdict as u32, XDP_TX | XDP_REDIRECT);
+    if forwarded || context.ended == 0 {
         count_customer(context.customer, context.direction, context.inner_len as u64);
         count_session(context.session, context.direction, context.inner_len as u64);
     }

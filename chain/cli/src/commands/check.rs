@@ -158,7 +158,9 @@ fn check_chain(config: &Config, chain: &ChainSpec) -> Result<(CheckedChain, Opti
     let (engines, refused) = try_engines(&state, &objects);
     // What every engine says alike is no engine's limit but a mistake of the file: there is nothing to compare.
     let refused = match refused {
-        Some(error) if engines.iter().all(|result| result.limit.is_some() && result.limit == engines[0].limit) => {
+        Some(error)
+            if engines.iter().all(|result| result.limit.is_some() && result.limit == engines[0].limit) =>
+        {
             return Err(error);
         }
         refused => refused,
