@@ -24,14 +24,12 @@ const AFTER: usize = ethernet::LEN + ipv4::LEN + gre::LEN;
 /// Where the outer IPv4 header begins.
 const OUTER: usize = ethernet::LEN;
 
-/// Words of the outer headers, without the GRE header's protocol.
-const WORDS: usize = 9;
-/// The word whose last octet is the outer TOS.
-const TOS: usize = 3;
-/// The word that begins with the outer packet's length.
-const LENGTH: usize = 4;
-/// The word that begins with the outer IPv4 header's checksum.
-const CHECKSUM: usize = 6;
+/// Where what packets differ by stands in the outer headers: TOS octet, length and checksum.
+const TOS: usize = OUTER + 1;
+const LENGTH: usize = OUTER + 2;
+const CHECKSUM: usize = OUTER + 10;
+/// Where the GRE header's protocol stands.
+const KIND: usize = AFTER - 2;
 
 /// What customers' packets need, by the last bits of the customer's number.
 #[btf_map(name = "kept_headers")]
@@ -57,8 +55,8 @@ struct Ready {
     tos_set: u32,
     /// Sum of the outer IPv4 header without what packets differ by, in the machine's order.
     sum: u32,
-    /// The outer headers without it, up to the GRE header's protocol, as words in the machine's order.
-    words: [u32; WORDS],
+    /// The outer headers of some packet, up to the GRE header's protocol.
+    headers: [u8; KIND],
 }
 
 /// Sends a plain packet of `customer`. `None`, and nothing has changed, when it has to take the long way.
@@ -154,25 +152,14 @@ fn write(packet: &mut Packet, ready: &Ready, kind: u16, tos: u32, total_len: u16
     let len = total_len.to_be() as u32;
     let sum = ready.sum + (tos << 8) + len;
     let sum = (sum & 0xffff) + (sum >> 16);
-    let checksum = !(sum + (sum >> 16)) & 0xffff;
-    let words = &ready.words;
-    let words = [
-        words[0],
-        words[1],
-        words[2],
-        words[TOS] | tos << 24,
-        words[LENGTH] | len,
-        words[5],
-        words[CHECKSUM] | checksum,
-        words[7],
-        words[8],
-    ];
-    for (octets, word) in front.as_chunks_mut().0.iter_mut().zip(words) {
-        *octets = word.to_ne_bytes();
-    }
-    front[AFTER - 2..AFTER].copy_from_slice(&kind.to_ne_bytes());
+    let checksum = !(sum + (sum >> 16));
+    copy(&ready.headers, front.first_chunk_mut()?);
+    front[TOS] = tos as u8;
+    front[LENGTH..LENGTH + 2].copy_from_slice(&total_len.to_be_bytes());
+    front[CHECKSUM..CHECKSUM + 2].copy_from_slice(&(checksum as u16).to_ne_bytes());
+    front[KIND..AFTER].copy_from_slice(&kind.to_ne_bytes());
     let (_, inner) = front.split_last_chunk_mut()?;
-    if inner[0] & 0x20 == 0 {
+    if kind == ethertype::IPV4.to_be() {
         ipv4::decrement_ttl(inner);
     } else {
         inner[7] = inner[7].wrapping_sub(1);
@@ -180,10 +167,21 @@ fn write(packet: &mut Packet, ready: &Ready, kind: u16, tos: u32, total_len: u16
     Some(())
 }
 
+/// Copies headers by words: for a copy of octets the compiler calls a function.
+#[inline(always)]
+fn copy(from: &[u8; KIND], to: &mut [u8; KIND]) {
+    const { assert!(KIND % 8 == 4) };
+    let ((words, last), (to_words, to_last)) = (from.as_chunks(), to.as_chunks_mut());
+    for (to, word) in to_words.iter_mut().zip(words) {
+        *to = u64::from_ne_bytes(*word).to_ne_bytes();
+    }
+    to_last.copy_from_slice(last);
+}
+
 /// Keeps how a packet of `customer` was sent, which took the long way just now.
 #[inline(always)]
 pub(crate) fn keep(packet: &Packet, customer: u32) {
-    let (Some(only), Some(front)) = (tunnels::only(customer), packet.front::<{ AFTER - 2 }>()) else {
+    let (Some(only), Some(front)) = (tunnels::only(customer), packet.front::<KIND>()) else {
         return;
     };
     let Some(ready) = READY.get_ptr_mut(customer & (KEPT - 1)) else { return };
@@ -193,20 +191,14 @@ pub(crate) fn keep(packet: &Packet, customer: u32) {
     }
     // SAFETY: as in `forward`, which has no reference to it meanwhile.
     let ready = unsafe { &mut *ready };
-    let mut words = [0; WORDS];
-    for (word, octets) in words.iter_mut().zip(front.as_chunks().0) {
-        *word = u32::from_ne_bytes(*octets);
-    }
-    words[TOS] &= 0x00ff_ffff;
-    words[LENGTH] = 0;
-    words[CHECKSUM] &= 0xffff_0000;
-    let halves = |word: u32| (word & 0xffff) + (word >> 16);
-    let sum = halves(words[5]) + halves(words[6]) + halves(words[7]);
-    ready.sum = halves((words[3] >> 16) + sum + (words[8] & 0xffff));
-    ready.words = words;
+    // In the machine's order, as the sum is the same in any: version to TOS, from identification to protocol, addresses.
+    let half = |at: usize| u16::from_ne_bytes([front[at], front[at + 1]]) as u32;
+    let first = u16::from_ne_bytes([front[OUTER], 0]) as u32;
+    ready.sum = first + half(18) + half(20) + half(22) + half(26) + half(28) + half(30) + half(32);
+    copy(front, &mut ready.headers);
     let fixed = flags & tunnel_flags::FIXED_DSCP != 0;
     (ready.tos_kept, ready.tos_set) = if fixed { (0b11, (only.tunnel.dscp << 2) as u32) } else { (0xff, 0) };
-    ready.dscp = front[OUTER + 1] as u32;
+    ready.dscp = front[TOS] as u32;
     ready.ingress = packet.ingress_ifindex();
     ready.egress = only.hop.egress();
     ready.fits = only.hop.fits();

@@ -349,14 +349,13 @@ impl<'a> Glue<'a> {
         ended_in(asm, slot);
     }
 
-    /// Counts the packet at the slot where its chain ended, by the verdict in r0, which r6 is afterwards.
+    /// Counts the packet at the slot where its chain [ended](ended_in), by the verdict in r0, which r6 is afterwards.
     pub(crate) fn count(&self, asm: &mut Assembler) {
         self.say(asm, "count the packet where its chain ended".into());
         asm.op(code::MOV64_REG, 6, 0, 0);
         if self.count == Count::Nothing {
             return;
         }
-        asm.mem(code::LDX_W, 1, FP, KEY, 0);
         asm.op(code::ADD64_REG, 1, 6, 0);
         asm.mem(code::STX_W, FP, 1, KEY, 0);
         let out = asm.label();
@@ -402,9 +401,9 @@ fn forget_value(asm: &mut Assembler) {
     asm.op(code::XOR64_REG, 0, 1, 0);
 }
 
-/// Marks `slot` as where the chain ended.
+/// Has in r1 where the chain ended, in `slot`: the key of its first exit counter.
 pub(crate) fn ended_in(asm: &mut Assembler, slot: &Planned<'_>) {
-    asm.mem(code::ST_W, FP, 0, KEY, key(slot, 0));
+    asm.op(code::MOV64_IMM, 1, 0, key(slot, 0));
 }
 
 /// The verdict of a set that has one.
