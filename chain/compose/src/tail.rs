@@ -69,6 +69,7 @@ fn slot_program(
     let mut asm = Assembler::default();
     let functions = slot.functions(&mut asm);
     glue.enter(&mut asm, "enter the slot's program");
+    glue.reserve_stack(&mut asm, std::slice::from_ref(slot));
     if index == 0 {
         glue.clear_context(&mut asm);
         if course.deciding.is_none() {

@@ -145,7 +145,7 @@ impl<'a> Glue<'a> {
     ///
     /// Kernels before 6.8 let a program load what it may not have stored, as compilers do with what they will not look at,
     /// only above the deepest store so far. Whether the verifier comes to see such a load depends on what it has seen
-    /// before, so that a module that loads alone could be refused behind others.
+    /// before, so that a module that loads alone could be refused behind others; and its own deepest store may be left out.
     pub(crate) fn reserve_stack(&self, asm: &mut Assembler, slots: &[Planned<'_>]) {
         let inlined = slots.iter().filter(|slot| !slot.called);
         let deepest = inlined.filter_map(|slot| inline::deepest_load(slot.main())).min();

@@ -185,6 +185,11 @@ impl State {
             self.set(insn.dst(), Value::Unknown);
             return;
         }
+        if insn.code & MODE != MODE_MEM {
+            // An atomic operation may also put what was there into a register, wherever that is.
+            self.set(insn.src(), Value::Unknown);
+            self.set(0, Value::Unknown);
+        }
         let Value::Frame(base) = self.register(insn.dst()) else {
             // Perhaps to the stack, by an address that was computed.
             self.zero.clear();
@@ -193,11 +198,7 @@ impl State {
         let at = base.wrapping_add(i32::from(insn.off));
         let octets = i32::from(insn.octets());
         self.zero.retain(|word| word + 4 <= at || at + octets <= *word);
-        if insn.code & MODE != MODE_MEM {
-            // An atomic operation may also put what was there into a register.
-            self.set(insn.src(), Value::Unknown);
-            self.set(0, Value::Unknown);
-        } else if zero && octets >= 4 {
+        if insn.code & MODE == MODE_MEM && zero && octets >= 4 {
             self.zero.extend((0..octets / 4).map(|word| at + 4 * word));
         }
     }
@@ -262,6 +263,20 @@ mod tests {
         }
         let beside = Insn::new(code::ST_B, FP, 0, -8, 1);
         assert_eq!(known(with(2, beside), &[3]).calls, [(7, 3)].into());
+    }
+
+    #[test]
+    fn a_key_of_what_an_atomic_operation_found_is_not() {
+        // Exchange, addition with what was there, comparison with r0 and exchange; anywhere in memory.
+        for (imm, register) in [(0xe1, 1), (0x01, 1), (0xf1, 0)] {
+            let mut insns = LOOK_UP;
+            insns[0] = Insn::new(code::MOV32_IMM, register, 0, 0, 0);
+            insns[1] = Insn::new(code::STX_W, FP, register, -12, 0);
+            let at_once = Insn::new(0xdb, 7, 1, 0, imm);
+            let (zero, rest) = insns.split_at(1);
+            let insns = zero.iter().copied().chain([at_once]).chain(rest.iter().copied()).chain([EXIT]);
+            assert_eq!(known(insns, &[3]).calls, BTreeMap::new(), "{imm:#x}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Keys on the stack that nothing reads any more, as the look-ups that had them are answered otherwise.
+//! Stores of four octets to the stack that nothing reads, as the keys are of look-ups that are answered otherwise.
 //!
 //! A store is left out where, on every way from it, what it wrote is written over or the body ends before anything may read it: a load
 //! by r10, or a call that is given an address of the stack. That is understood only where each such address is made for the very
@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::flow::{firsts, target, targets};
 use super::known::{ARGUMENTS, Known};
 use crate::Insn;
-use crate::insn::{FP, MODE, MODE_MEM, class, code};
+use crate::insn::{FP, MODE, MODE_MEM, call, class, code};
 use crate::object::Function;
 
 /// How often a body with loops is followed anew, at most.
@@ -23,7 +23,7 @@ const STACK: i16 = 512;
 type Words = u128;
 
 impl Known {
-    /// With stores spared that wrote nothing but keys of known look-ups of `function`, and what made the zeros in them.
+    /// With stores of `function` spared that nothing reads, which keys of known look-ups are, and what made the numbers in them.
     pub(crate) fn without_keys(mut self, function: &Function) -> Self {
         let insns = &function.insns;
         if !self.calls.is_empty()
@@ -86,6 +86,10 @@ fn calls_with_addresses(insns: &[Insn], known: &Known) -> Option<BTreeSet<usize>
         match insn.class() {
             class::JMP | class::JMP32 if insn.code == code::CALL => {
                 if !held.is_empty() && !known.calls.contains_key(&at) {
+                    // Functions of the kernel may return what they were given, as `bpf_dynptr_slice` does.
+                    if src == call::KFUNC {
+                        return None;
+                    }
                     given.insert(at);
                 }
                 held.clear();
@@ -183,6 +187,8 @@ fn reads(insn: Insn, register: u8) -> bool {
             by_register && insn.src() == register || insn.dst() == register && !sets(insn)
         }
         class::LDX => insn.src() == register,
+        // What it is compared with, of an exchange that compares.
+        class::STX if insn.code & MODE != MODE_MEM && register == 0 => true,
         _ => insn.src() == register || insn.dst() == register,
     }
 }
@@ -196,7 +202,7 @@ fn sets(insn: Insn) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::insn::{call, helper};
+    use crate::insn::helper;
     use crate::object::{Reference, Referent};
 
     const ZERO: Insn = Insn::new(code::MOV32_IMM, 1, 0, 0, 0);
@@ -262,6 +268,13 @@ mod tests {
     }
 
     #[test]
+    fn what_a_function_of_the_kernel_was_given_may_be_read_by_what_it_returns() {
+        let slice = Insn::new(code::CALL, 0, call::KFUNC, 0, 7);
+        let over = Insn::new(code::ST_W, FP, 0, -12, 7);
+        assert_eq!(spared(&[ADDRESS, OF_KEY, slice, over, EXIT]), [] as [usize; 0]);
+    }
+
+    #[test]
     fn a_zero_that_something_else_reads_stays() {
         assert_eq!(spared(&[EXIT]), [0, 1]);
         let insns = [ZERO, KEY, Insn::new(code::MOV64_REG, 6, 1, 0, 0), EXIT];
@@ -270,5 +283,9 @@ mod tests {
         assert_eq!(makes_zero(&insns, 1, &Known::default()), None);
         let insns = [ZERO, KEY, Insn::new(code::LDX_W, 1, 6, 0, 0), EXIT];
         assert_eq!(makes_zero(&insns, 1, &Known::default()), Some(0));
+        let compared = Insn::new(0xdb, 7, 1, 0, 0xf1);
+        let zero = Insn::new(code::MOV64_IMM, 0, 0, 0, 0);
+        let insns = [zero, Insn::new(code::STX_W, FP, 0, -12, 0), compared, zero, EXIT];
+        assert_eq!(makes_zero(&insns, 1, &Known::default()), None);
     }
 }
