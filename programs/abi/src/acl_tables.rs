@@ -43,7 +43,8 @@ pub const TABLES: usize = ROOT + 16;
 /// The number of this layout.
 pub const LAYOUT: u32 = 1;
 
-/// Visits of a walk at most. A visit takes up to [`CUTS`] cuts, then one step of a list, then one check.
+/// Visits of a walk at most, and of one that the compiler did not promise this of, one more. A visit takes up to [`CUTS`] cuts, then
+/// one step of a list, then one check.
 pub const VISITS: usize = 16;
 /// Cuts in one visit.
 pub const CUTS: usize = 3;

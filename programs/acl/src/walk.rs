@@ -1,9 +1,9 @@
 //! The walk through the decision tree, as [`xdpchain_abi::acl_tables`] says.
 //!
 //! Indices are masked to their block, so that no branch, which the verifier would follow both ways, checks them. Comparing a
-//! packet with a rule is arithmetic on whole words of which only the sum of all is branched on, for the same reason. And
-//! what a walk remembers goes through a map, whose contents the verifier does not know: knowing them, it would follow the
-//! walk anew for each number of lists that can be put aside.
+//! packet with a rule is arithmetic on whole words of which only the sum of all is branched on, for the same reason, but for a rule
+//! that the walk ends with. And what a walk remembers goes through a map, whose contents the verifier does not know: knowing
+//! them, it would follow the walk anew for each number of lists that can be put aside.
 
 use xdpchain_abi::ACL_RULES;
 

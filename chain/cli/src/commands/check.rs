@@ -156,13 +156,11 @@ fn check_chain(config: &Config, chain: &ChainSpec) -> Result<(CheckedChain, Opti
     config::supported(chain)?;
     let (state, objects) = assemble::chain_state(config, chain)?;
     let (engines, refused) = try_engines(&state, &objects);
-    // What every engine says alike is no engine's limit but a mistake of the file: there is nothing to compare.
+    // What stands in every engine's way alike, before there is anything to load, is no engine's limit but a mistake of the file:
+    // there is nothing to compare.
+    let alike = |result: &EngineResult| result.programs == 0 && result.limit == engines[0].limit;
     let refused = match refused {
-        Some(error)
-            if engines.iter().all(|result| result.limit.is_some() && result.limit == engines[0].limit) =>
-        {
-            return Err(error);
-        }
+        Some(error) if engines.iter().all(alike) => return Err(error),
         refused => refused,
     };
     let checked = CheckedChain {
