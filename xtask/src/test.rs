@@ -89,7 +89,8 @@ pub(crate) fn run(which: &Which, tally: &mut Tally) -> anyhow::Result<()> {
 const UNLUCKY: usize = 3;
 
 /// Runs the root tests in `kernel`, all of them or those of the programs `only`; everything else is built. Emulation is slow
-/// and its clock jumps, so a program that fails there gets a second try in a guest of its own, which the record tells.
+/// and its clock jumps, so a program that fails there gets a second try in a guest of its own, which the record tells; likewise
+/// what a guest did not come to before it ended.
 pub(crate) fn run_in(
     kernel: Kernel,
     only: &[&str],
@@ -107,7 +108,7 @@ pub(crate) fn run_in(
         return Ok(());
     }
     eprintln!("\nin kernel {} once more: {}", kernel.version(), names.join(", "));
-    // A guest that did not come up has run none of them.
+    // One that failed before its first program has run none of them.
     let known = |program: &&Program| names.contains(&program.name) || names.contains(&tally::NONE.to_owned());
     vm::test(kernel, &all.iter().filter(known).cloned().collect::<Vec<_>>(), filter, tally)
 }

@@ -7,6 +7,8 @@
 mod kernel;
 mod test;
 
+use std::error::Error;
+use std::fmt;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -30,6 +32,9 @@ const BOOT_LIMIT: Duration = Duration::from_secs(300);
 const MEMORY: &str = "4G";
 const CPUS: &str = "2";
 
+/// Lines of its console that are told of a guest that ended.
+const CONSOLE: usize = 40;
+
 /// What to run in a guest.
 #[derive(Debug)]
 pub(crate) struct Task<'a> {
@@ -48,6 +53,32 @@ impl<'a> Task<'a> {
         Self { kernel, script, limit, verbose: false, counting: false }
     }
 }
+
+/// A guest that ended without the status of its command: its kernel gave up, or it was too slow and ended from outside.
+#[derive(Debug)]
+pub(crate) struct Gone {
+    /// It came as far as its command.
+    booted: bool,
+    after: Duration,
+    /// The last lines of its console.
+    console: Vec<String>,
+}
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.console {
+            writeln!(f, "| {line}")?;
+        }
+        write!(
+            f,
+            "the guest {} after {} s\nhelp: `--verbose` shows its console from the start",
+            if self.booted { "ended before its command" } else { "did not come up" },
+            self.after.as_secs()
+        )
+    }
+}
+
+impl Error for Gone {}
 
 /// A folder below `target/vm` that goes away with its value.
 #[derive(Debug)]
@@ -159,16 +190,9 @@ pub(crate) fn run(task: &Task<'_>, out: &mut dyn Write) -> anyhow::Result<u8> {
     let status = fs::read_to_string(folder.path().join("status")).ok();
     let (Some(booted), Some(status)) = (booted, status.and_then(|text| text.trim().parse().ok())) else {
         let console = fs::read(folder.path().join("console")).unwrap_or_default();
-        let console = String::from_utf8_lossy(&console);
-        let last: Vec<_> = console.lines().rev().take(40).collect();
-        for line in last.iter().rev() {
-            eprintln!("vm {version}: {line}");
-        }
-        bail!(
-            "the guest {} after {} s\nhelp: `--verbose` shows its console from the start",
-            if booted.is_some() { "ended before its command" } else { "did not come up" },
-            start.elapsed().as_secs()
-        );
+        let console: Vec<_> = String::from_utf8_lossy(&console).lines().map(str::to_owned).collect();
+        let console = console[console.len().saturating_sub(CONSOLE)..].to_vec();
+        return Err(Gone { booted: booted.is_some(), after: start.elapsed(), console }.into());
     };
     let boot = booted.duration_since(started).unwrap_or_default();
     let total = start.elapsed();

@@ -27,6 +27,8 @@ struct Ran {
     skipped: Vec<String>,
     /// It ended without a result.
     broken: bool,
+    /// The guest that it was to run in ended before.
+    not_begun: bool,
     /// It failed and ran once more; that run counts.
     again: bool,
     took: Duration,
@@ -42,6 +44,8 @@ impl Ran {
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     ran: Vec<Ran>,
+    /// What virtual machines said last that ended before their tests, each with its kernel.
+    gone: Vec<String>,
 }
 
 impl Tally {
@@ -60,6 +64,7 @@ impl Tally {
     /// Adds what another tally counted.
     pub(crate) fn append(&mut self, other: Self) {
         self.ran.extend(other.ran);
+        self.gone.extend(other.gone);
     }
 
     /// How many programs ran.
@@ -69,7 +74,7 @@ impl Tally {
 
     /// How many programs failed from number `from` on.
     pub(crate) fn failures(&self, from: usize) -> usize {
-        self.ran[from..].iter().filter(|ran| ran.failed()).count()
+        self.ran[from..].iter().filter(|ran| ran.failed() && !ran.not_begun).count()
     }
 
     /// The programs from number `from` on that failed and are to run once more, in place of which that run counts.
@@ -136,7 +141,9 @@ impl Tally {
                 skipped,
                 ran.took.as_secs(),
                 match ran {
+                    Ran { again: true, not_begun: true, .. } => "  not begun, ran later",
                     Ran { again: true, .. } => "  ran once more",
+                    Ran { not_begun: true, .. } => "  not begun",
                     Ran { broken: true, .. } => "  did not end well",
                     _ => "",
                 },
@@ -146,6 +153,9 @@ impl Tally {
             for skipped in &ran.skipped {
                 text.push_str(&format!("skipped on {}: {skipped}\n", ran.kernel));
             }
+        }
+        for gone in &self.gone {
+            text.push_str(&format!("a guest ended early: {gone}\n"));
         }
         text
     }
@@ -217,6 +227,19 @@ impl<'a> Lines<'a> {
         let ran = &mut self.tally.ran[self.before..];
         if !well && !ran.iter().any(|ran| ran.failed > 0 || ran.broken) {
             ran.iter_mut().for_each(|ran| ran.broken = true);
+        }
+    }
+
+    /// Ends where the guest did, for the reason `why`: those of `programs` that had not begun are still to run.
+    pub(crate) fn cut<'p>(mut self, programs: impl Iterator<Item = &'p str>, why: &str) {
+        self.close();
+        self.tally.gone.push(format!("{}: {why}", self.kernel));
+        for program in programs {
+            if self.tally.ran[self.before..].iter().all(|ran| ran.program != program) {
+                let (kernel, program) = (self.kernel.clone(), program.to_owned());
+                let ran = Ran { kernel, program, broken: true, not_begun: true, ..Ran::default() };
+                self.tally.ran.push(ran);
+            }
         }
     }
 
@@ -325,6 +348,22 @@ mod tests {
         assert_eq!(tally.once_more(3), ["c"]);
         ended(&mut tally, &["test program: c\n", BAD], false);
         assert!(tally.check().is_err());
+    }
+
+    #[test]
+    fn what_a_guest_did_not_come_to_runs_later() {
+        let mut tally = Tally::default();
+        let mut lines = Lines::shown(&mut tally, "6.1", Box::new(io::sink()));
+        let output = ["test program: a\n", GOOD, "test program: b\ntest x ... "].concat();
+        lines.write_all(output.as_bytes()).expect("a sink takes everything");
+        lines.cut(["a", "b", "c", "d", "e", "f"].into_iter(), "Kernel panic");
+        assert!(tally.check().is_err());
+        assert!(tally.table().contains("a guest ended early: 6.1: Kernel panic"));
+        assert_eq!(tally.failures(0), 1);
+        assert_eq!(tally.once_more(0), ["b", "c", "d", "e", "f"]);
+        ended(&mut tally, &["test program: b\n", GOOD, "test program: c\n", GOOD], true);
+        assert!(tally.check().is_ok());
+        assert_eq!(tally.passed(), 6);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::{Kernel, Task, quoted};
+use super::{Gone, Kernel, Task, quoted};
 use crate::ci;
 use crate::run::{target_dir, workspace};
 use crate::test::{Lines, PROGRAM, Program, SKIPPED, Tally};
@@ -27,7 +27,8 @@ const REFERENCE_PACKETS: &str = "20000";
 const FAULT_CALLS: &str = "bpf";
 const FAULT_STRIDE: &str = "64";
 
-/// Runs test programs in `kernel`, with only the tests whose name contains `filter`; adds their results to `tally`.
+/// Runs test programs in `kernel`, with only the tests whose name contains `filter`; adds their results to `tally`, also when the
+/// guest ends before it has run them all.
 pub(crate) fn test(
     kernel: Kernel,
     programs: &[Program],
@@ -37,8 +38,14 @@ pub(crate) fn test(
     let script = script(kernel, programs, filter)?;
     let task = Task::new(kernel, &script, LIMIT);
     let mut lines = Lines::named(tally, kernel.version());
-    let status = super::run(&task, &mut lines)?;
-    lines.end(status == 0);
+    match super::run(&task, &mut lines) {
+        Ok(status) => lines.end(status == 0),
+        Err(error) if error.is::<Gone>() => {
+            eprintln!("warning: kernel {}: {error:#}", kernel.version());
+            lines.cut(programs.iter().map(|program| program.name.as_str()), &format!("{error:#}"));
+        }
+        Err(error) => return Err(error),
+    }
     Ok(())
 }
 
