@@ -67,6 +67,11 @@ impl Assembler {
         self.insns.len()
     }
 
+    /// Whether there are only stores so far, so that every register is as it was at the start.
+    pub fn only_stores(&self) -> bool {
+        self.insns.iter().all(|insn| matches!(insn.code, code::ST_DW | code::STX_DW))
+    }
+
     /// A label for a place to be given later.
     pub fn label(&mut self) -> Label {
         self.labels.push(None);

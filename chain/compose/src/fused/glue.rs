@@ -198,7 +198,10 @@ impl<'a> Glue<'a> {
         forgotten: &Forgotten,
     ) -> Result<(), ComposeError> {
         self.say(asm, format!("enter slot `{}`", slot.name));
-        asm.mem(code::LDX_DW, 1, FP, CTX, 0);
+        // Where a program has just been entered it is in r1.
+        if !asm.only_stores() {
+            asm.mem(code::LDX_DW, 1, FP, CTX, 0);
+        }
         if slot.called {
             let main = functions.labels[slot.program.function].expect("a called main body is a function");
             asm.function(Insn::new(code::CALL, 0, call::SUBPROGRAM, 0, 0), main);
