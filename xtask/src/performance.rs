@@ -40,9 +40,8 @@ const BENCHES: [(&str, &str); 7] = [
         "The same, for an uplink (`hash/N`) and a downlink (`hash-downlink/N`) packet of one of N sessions drawn at random, so that \
          caches miss; the maps of sessions are an array by TEID for the uplink (`dense/N`), hash maps with and without entries made \
          before, or of the kind that forgets the least recently used. `floor-hash/N` and `floor-array/N` are one look-up among as \
-         many and a constant header. Octets of a session are those of its entries both ways, and of its counters. A floor is so short \
-         that the processor begins to fetch the next packet's entry while the one before is still under way; a chain is longer than \
-         what it has at hand at a time, and waits for each, and for the session's counter behind it.",
+         many and a constant header. Octets of a session are those of its entries both ways, and of its counters. Sessions are counted \
+         32 packets at a time (`stats/sessions_pending`), in `hash-at-once/N` and `dense-at-once/N` one by one.",
     ),
     (
         "compose",

@@ -11,10 +11,13 @@ use xdpchain_benches::frames::{self, Gtp};
 use xdpchain_benches::report::{Report, Row, bar};
 use xdpchain_benches::rig::{Case, On, REDIRECT, Subject, TX, in_turn};
 use xdpchain_compose::{Image, MapOwner};
+use xdpchain_host::cpus;
 use xdpchain_tests::Links;
 
 const ROUNDS: usize = 15;
 const REPEAT: u32 = 200_000;
+/// Sessions that there are bars for.
+const BARRED: u32 = 1_000_000;
 /// Sessions that are put into a map at a time.
 const STEP: u32 = 100_000;
 /// `BPF_MAP_TYPE_HASH` and `BPF_MAP_TYPE_LRU_HASH`.
@@ -68,8 +71,14 @@ fn measure(links: &Links, counts: &[u32]) -> anyhow::Result<Report> {
             measured(&mut report, cases, radio)?;
         }
         for kind in &KINDS {
-            let chain = Rc::new(chain(&objects, kind, *count)?);
             let name = kind.name;
+            if *count == BARRED && matches!(name, "dense" | "hash") {
+                let chain = Rc::new(chain(&objects, kind, *count, false)?);
+                let name = format!("{name}-at-once/{count}");
+                let cases = vec![Case::new(name, &chain, (&up, *count), REDIRECT)?];
+                measured(&mut report, cases, radio)?;
+            }
+            let chain = Rc::new(chain(&objects, kind, *count, true)?);
             let cases = vec![Case::new(format!("{name}/{count}"), &chain, (&up, *count), REDIRECT)?];
             measured(&mut report, cases, radio)?;
             let cases =
@@ -92,13 +101,16 @@ fn measured(report: &mut Report, mut cases: Vec<Case>, ifindex: u32) -> anyhow::
     Ok(())
 }
 
-/// The chain of six with maps of sessions of this kind, for `count` sessions both ways.
-fn chain(objects: &Objects, kind: &Kind, count: u32) -> anyhow::Result<Subject> {
+/// The chain of six with maps of sessions of this kind, for `count` sessions both ways, and with room to hold back what is counted
+/// when it is to be `held`.
+fn chain(objects: &Objects, kind: &Kind, count: u32, held: bool) -> anyhow::Result<Subject> {
+    let room = cpus::possible()? as u32 + 1;
     let alter = |image: &mut Image| {
         for map in &mut image.maps {
             let MapOwner::Module(module) = &map.owner else { continue };
             match (module.as_str(), map.def.name.as_str()) {
                 ("stats", "sessions") => map.def.max_entries = count,
+                ("stats", "sessions_pending") if held => map.def.max_entries = room,
                 ("gtp-decap", "sessions") if kind.dense => map.def.max_entries = 1,
                 ("gtp-decap", "sessions_dense") if kind.dense => map.def.max_entries = count,
                 (_, "sessions") => {
@@ -128,6 +140,7 @@ fn memory(chain: &Subject) -> anyhow::Result<f64> {
         ("gtp-encap", "sessions"),
         ("stats", "sessions"),
         ("stats", "sessions_percpu"),
+        ("stats", "sessions_pending"),
     ];
     for (module, map) in maps {
         octets += chain.map(Some(module), map)?.memory()?;

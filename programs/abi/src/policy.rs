@@ -110,7 +110,40 @@ pub struct SessionCounters {
     pub downlink: Counter,
 }
 
+/// Packets that a CPU holds back at most, a power of two.
+pub const PENDING: usize = 32;
+
+/// Value of `stats`' `sessions_pending`, an array by the CPU's number and one: packets that it has yet to add to `sessions`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PendingSessions {
+    /// When it added any last, in ticks of the kernel's clock.
+    pub since: u64,
+    /// How many there are, from the first on.
+    pub count: u32,
+    /// Octets of padding, zero, to the end of a cache line.
+    pub reserved: [u8; 52],
+    /// The packets; what is behind the first `count` has been added.
+    pub packets: [PendingPacket; PENDING],
+}
+
+/// A packet that is yet to be added to its session's counter.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PendingPacket {
+    /// The session's number.
+    pub session: u32,
+    /// Octets of the packet.
+    pub bytes: u16,
+    /// [`direction`](crate::direction) of the packet.
+    pub direction: u8,
+    /// Padding, zero.
+    pub reserved: [u8; 1],
+}
+
 sized!(
+    PendingPacket = 8,
+    PendingSessions = 320,
     AclRule = 56,
     AclConfig = 8,
     CustomerKey = 8,

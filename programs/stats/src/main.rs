@@ -5,6 +5,8 @@
 #![no_std]
 #![no_main]
 
+mod pending;
+
 use aya_ebpf::{
     bindings::{
         BPF_NOEXIST,
@@ -14,7 +16,7 @@ use aya_ebpf::{
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use xdpchain_abi::{Counter, CustomerCounters, CustomerKey, SessionCounters, direction};
+use xdpchain_abi::{Counter, CustomerCounters, CustomerKey, PendingPacket, SessionCounters, direction};
 use xdpchain_kit::atomic_add;
 
 xdpchain_kit::module!();
@@ -47,7 +49,7 @@ fn stats(_: XdpContext) -> u32 {
     let forwarded = matches!(context.verdict as u32, XDP_TX | XDP_REDIRECT);
     if forwarded || context.ended == 0 {
         count_customer(context.customer, context.direction, context.inner_len as u64);
-        count_session(context.session, context.direction, context.inner_len as u64);
+        count_session(context.session, context.direction, context.inner_len);
     }
     XDP_PASS
 }
@@ -81,21 +83,37 @@ fn count_first(key: CustomerKey, bytes: u64) {
 }
 
 #[inline(always)]
-fn count_session(session: u32, direction: u8, bytes: u64) {
+fn count_session(session: u32, direction: u8, bytes: u16) {
     let own = if session == 0 { None } else { SESSIONS_PERCPU.get_ptr_mut(session) };
     if let Some(counters) = own {
         // SAFETY: as in `count_customer`.
-        unsafe { count(side(counters, direction), bytes) };
+        unsafe { count(side(counters, direction), bytes as u64) };
         return;
     }
-    // `NO_SESSION` is beyond every array's end.
-    let Some(counters) = SESSIONS.get_ptr_mut(session) else { return };
+    let packet = PendingPacket { session, bytes, direction, reserved: [0] };
+    if !pending::hold(packet) {
+        add(packet);
+    }
+}
+
+/// Adds a packet to its session's counter.
+#[inline(always)]
+fn add(packet: PendingPacket) {
+    let Some(counter) = counter(packet) else { return };
     // SAFETY: the entry lives as long as the map, is aligned, and is only ever added to.
     unsafe {
-        let counter = side(counters, direction);
         atomic_add(&raw mut (*counter).packets, 1);
-        atomic_add(&raw mut (*counter).bytes, bytes);
+        atomic_add(&raw mut (*counter).bytes, packet.bytes as u64);
     }
+}
+
+/// The counter of a packet's session, in the array of all CPUs.
+#[inline(always)]
+fn counter(packet: PendingPacket) -> Option<*mut Counter> {
+    // `NO_SESSION` is beyond every array's end.
+    let counters = SESSIONS.get_ptr_mut(packet.session)?;
+    // SAFETY: a value that lives as long as the map.
+    Some(unsafe { side(counters, packet.direction) })
 }
 
 /// The counter of a direction.
