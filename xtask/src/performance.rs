@@ -41,7 +41,7 @@ const BENCHES: [(&str, &str); 7] = [
          caches miss; the maps of sessions are an array by TEID for the uplink (`dense/N`), hash maps with and without entries made \
          before, or of the kind that forgets the least recently used. `floor-hash/N` and `floor-array/N` are one look-up among as \
          many and a constant header. Octets of a session are those of its entries both ways, and of its counters. Sessions are counted \
-         32 packets at a time (`stats/sessions_pending`), in `hash-at-once/N` and `dense-at-once/N` one by one.",
+         16 packets at a time (`hold_back` of `stats/config`), in `hash-at-once/N` and `dense-at-once/N` one by one.",
     ),
     (
         "compose",

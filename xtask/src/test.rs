@@ -108,7 +108,7 @@ pub(crate) fn run_in(
         return Ok(());
     }
     eprintln!("\nin kernel {} once more: {}", kernel.version(), names.join(", "));
-    // One that failed before its first program has run none of them.
+    // A guest that failed before its first program has run none of them.
     let known = |program: &&Program| names.contains(&program.name) || names.contains(&tally::NONE.to_owned());
     vm::test(kernel, &all.iter().filter(known).cloned().collect::<Vec<_>>(), filter, tally)
 }

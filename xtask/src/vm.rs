@@ -66,15 +66,16 @@ pub(crate) struct Gone {
 
 impl fmt::Display for Gone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in &self.console {
-            writeln!(f, "| {line}")?;
-        }
         write!(
             f,
-            "the guest {} after {} s\nhelp: `--verbose` shows its console from the start",
+            "the guest {} after {} s",
             if self.booted { "ended before its command" } else { "did not come up" },
             self.after.as_secs()
-        )
+        )?;
+        for line in &self.console {
+            write!(f, "\n| {line}")?;
+        }
+        write!(f, "\nhelp: `--verbose` shows its console from the start")
     }
 }
 

@@ -11,7 +11,7 @@ use xdpchain_benches::frames::{self, Gtp};
 use xdpchain_benches::report::{Report, Row, bar};
 use xdpchain_benches::rig::{Case, On, REDIRECT, Subject, TX, in_turn};
 use xdpchain_compose::{Image, MapOwner};
-use xdpchain_host::cpus;
+use xdpchain_host::Entries;
 use xdpchain_tests::Links;
 
 const ROUNDS: usize = 15;
@@ -101,16 +101,14 @@ fn measured(report: &mut Report, mut cases: Vec<Case>, ifindex: u32) -> anyhow::
     Ok(())
 }
 
-/// The chain of six with maps of sessions of this kind, for `count` sessions both ways, and with room to hold back what is counted
-/// when it is to be `held`.
+/// The chain of six with maps of sessions of this kind, for `count` sessions both ways, whose counts are held back when they are to be
+/// `held`.
 fn chain(objects: &Objects, kind: &Kind, count: u32, held: bool) -> anyhow::Result<Subject> {
-    let room = cpus::possible()? as u32 + 1;
     let alter = |image: &mut Image| {
         for map in &mut image.maps {
             let MapOwner::Module(module) = &map.owner else { continue };
             match (module.as_str(), map.def.name.as_str()) {
                 ("stats", "sessions") => map.def.max_entries = count,
-                ("stats", "sessions_pending") if held => map.def.max_entries = room,
                 ("gtp-decap", "sessions") if kind.dense => map.def.max_entries = 1,
                 ("gtp-decap", "sessions_dense") if kind.dense => map.def.max_entries = count,
                 (_, "sessions") => {
@@ -123,6 +121,8 @@ fn chain(objects: &Objects, kind: &Kind, count: u32, held: bool) -> anyhow::Resu
         }
     };
     let chain = datapath::chain(objects, objects.len(), alter)?;
+    let config = Entries { keys: vec![0; 4], values: [&[u8::from(held)][..], &[0; 7]].concat() };
+    chain.map(Some("stats"), "config")?.update_all(&config)?;
     for first in (0..count).step_by(STEP as usize) {
         let numbers = first..count.min(first + STEP);
         datapath::add_sessions(&chain, numbers, false)

@@ -110,10 +110,23 @@ pub struct SessionCounters {
     pub downlink: Counter,
 }
 
-/// Packets that a CPU holds back at most, a power of two.
-pub const PENDING: usize = 32;
+/// The one value of `stats`' `config`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StatsConfig {
+    /// 1: CPUs hold packets back and add several to `sessions` at a time; 0: they add each at once.
+    pub hold_back: u8,
+    /// Octets of padding, zero.
+    pub reserved: [u8; 7],
+}
 
-/// Value of `stats`' `sessions_pending`, an array by the CPU's number and one: packets that it has yet to add to `sessions`.
+/// Packets that a CPU holds back, a power of two.
+pub const PENDING: usize = 16;
+
+/// CPUs that can hold packets back, those with smaller numbers.
+pub const PENDING_CPUS: usize = 256;
+
+/// Value of `stats`' `sessions_pending`, indexed by the CPU's number: packets that it has yet to add to `sessions`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PendingSessions {
@@ -121,10 +134,12 @@ pub struct PendingSessions {
     pub since: u64,
     /// How many there are, from the first on.
     pub count: u32,
-    /// Octets of padding, zero, to the end of a cache line.
-    pub reserved: [u8; 52],
+    /// How many it was adding last. They are in `sessions`, but for the moment that this takes.
+    pub adding: u32,
     /// The packets; what is behind the first `count` has been added.
     pub packets: [PendingPacket; PENDING],
+    /// Octets of padding, zero: more than a cache line, so that no two CPUs write to the same one, wherever the array begins.
+    pub reserved: [u8; 112],
 }
 
 /// A packet that is yet to be added to its session's counter.
@@ -143,7 +158,8 @@ pub struct PendingPacket {
 
 sized!(
     PendingPacket = 8,
-    PendingSessions = 320,
+    PendingSessions = 256,
+    StatsConfig = 8,
     AclRule = 56,
     AclConfig = 8,
     CustomerKey = 8,

@@ -16,7 +16,9 @@ use aya_ebpf::{
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use xdpchain_abi::{Counter, CustomerCounters, CustomerKey, PendingPacket, SessionCounters, direction};
+use xdpchain_abi::{
+    Counter, CustomerCounters, CustomerKey, NO_SESSION, PendingPacket, SessionCounters, direction,
+};
 use xdpchain_kit::atomic_add;
 
 xdpchain_kit::module!();
@@ -90,9 +92,8 @@ fn count_session(session: u32, direction: u8, bytes: u16) {
         unsafe { count(side(counters, direction), bytes as u64) };
         return;
     }
-    let packet = PendingPacket { session, bytes, direction, reserved: [0] };
-    if !pending::hold(packet) {
-        add(packet);
+    if session != NO_SESSION {
+        pending::count(PendingPacket { session, bytes, direction, reserved: [0] });
     }
 }
 
@@ -110,10 +111,12 @@ fn add(packet: PendingPacket) {
 /// The counter of a packet's session, in the array of all CPUs.
 #[inline(always)]
 fn counter(packet: PendingPacket) -> Option<*mut Counter> {
-    // `NO_SESSION` is beyond every array's end.
     let counters = SESSIONS.get_ptr_mut(packet.session)?;
-    // SAFETY: a value that lives as long as the map.
-    Some(unsafe { side(counters, packet.direction) })
+    // As `side` says, without a branch, both ways of which the verifier would follow for each packet that is held.
+    const { assert!(direction::UPLINK == 1 && direction::DOWNLINK == 2) };
+    const { assert!(size_of::<SessionCounters>() == 2 * size_of::<Counter>()) };
+    // SAFETY: one of the two counters of a value that lives as long as the map.
+    Some(unsafe { counters.cast::<Counter>().add((packet.direction >> 1 & 1) as usize) })
 }
 
 /// The counter of a direction.

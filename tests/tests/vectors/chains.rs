@@ -33,8 +33,6 @@ const ENGINES: [(&str, Compose); 2] = [("fused", fused::compose), ("tail", tail:
 const PRESET: &str = "preset";
 /// Room for sessions.
 const SESSIONS: u32 = 1024;
-/// CPUs that may hold back what they count.
-const CPUS: u32 = 8;
 /// Arrays of more entries are emptied only where the packet may have changed them, or where somebody looks.
 const SMALL: u32 = 16;
 /// `BPF_MAP_TYPE_ARRAY`, `BPF_MAP_TYPE_PERCPU_HASH`, `BPF_MAP_TYPE_PERCPU_ARRAY`, `BPF_MAP_TYPE_HASH`.
@@ -121,8 +119,6 @@ impl Composed {
                 "sessions" => map.def.max_entries = SESSIONS,
                 "sessions_dense" => map.def.max_entries = dense::ROOM,
                 "customers_dense" | "sessions_percpu" => map.def.max_entries = dense::NUMBERS,
-                // What a program alone adds at once is held back here, until it turns out that the packet is the first in a while.
-                "sessions_pending" => map.def.max_entries = CPUS + 1,
                 _ => {}
             }
         }

@@ -4,7 +4,7 @@
 //!
 //! | octets | what |
 //! |---|---|
-//! | -8..0 | the `xdp_md` pointer, for every slot to start with |
+//! | -8..0 | the `xdp_md` pointer, for the slots to start with |
 //! | -16..-12 | the verdict: kept for observers, then final |
 //! | -12..-8 | key of the exit counters |
 //! | -24..-16 | the address of the packet context, where it is kept |
@@ -198,7 +198,7 @@ impl<'a> Glue<'a> {
         forgotten: &Forgotten,
     ) -> Result<(), ComposeError> {
         self.say(asm, format!("enter slot `{}`", slot.name));
-        // Where a program has just been entered it is in r1.
+        // Where a program has just been entered the context is in r1.
         if !asm.only_stores() {
             asm.mem(code::LDX_DW, 1, FP, CTX, 0);
         }
