@@ -202,7 +202,11 @@ impl Leaf {
                 let address = Ipv6Addr::from(array::<16>(octets));
                 Value::Address(address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4))
             }
-            Self::User => Value::Address(user(array(octets))),
+            Self::User => {
+                // A group's, which no user is reached by, and which is not taken when it is written as one.
+                let address = Some(user(array(octets))).filter(|address| user_address(*address).is_some());
+                address.map_or_else(|| Value::Bytes(octets.to_vec()), Value::Address)
+            }
             Self::Mac => Value::Mac(array(octets)),
             Self::Float => {
                 let number = match octets.len() {
@@ -238,7 +242,8 @@ impl Leaf {
             .map(|a| octets.copy_from_slice(&a.octets())),
             Self::User => {
                 let address = text.parse().ok().and_then(user_address);
-                address.map(|address| octets.copy_from_slice(&address.octets))
+                let written = address.map(|address| octets.copy_from_slice(&address.octets));
+                written.or_else(|| hex(text, octets, true))
             }
             Self::Mac => mac(text, octets),
             Self::Float => float(text, octets),

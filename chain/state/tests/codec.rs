@@ -428,12 +428,14 @@ fn a_users_address_is_one_of_ipv4_or_the_first_of_a_64() {
         ("10.45.0.9", [0xff, 0xff, 0xff, 0xff, 10, 45, 0, 9]),
         ("2001:db8:45:9::", [0x20, 1, 0xd, 0xb8, 0, 0x45, 0, 9]),
         ("::", [0; 8]),
+        // No user's, but a map may have it.
+        ("0xff02000000000001", [0xff, 2, 0, 0, 0, 0, 0, 1]),
     ] {
         assert_eq!(codec.parse(text).unwrap(), octets, "{text}");
         assert_eq!(codec.print(&octets).unwrap(), text);
     }
     assert_eq!(codec.parse("::ffff:10.45.0.9").unwrap(), codec.parse("10.45.0.9").unwrap());
-    for text in ["2001:db8:45:9::1", "ffff:ffff:a2d:9::", "10.45.0", "nobody", ""] {
+    for text in ["2001:db8:45:9::1", "ffff:ffff:a2d:9::", "ff02:0:0:1::", "10.45.0", "nobody", ""] {
         let error = codec.parse(text).unwrap_err().to_string();
         assert!(error.contains("an IPv4 address or an IPv6 prefix of 64 bits"), "{text}: {error}");
     }
