@@ -112,27 +112,20 @@ fn add(packet: PendingPacket) {
 #[inline(always)]
 fn counter(packet: PendingPacket) -> Option<*mut Counter> {
     let counters = SESSIONS.get_ptr_mut(packet.session)?;
-    // As `side` says, without a branch, both ways of which the verifier would follow for each packet that is held.
-    const { assert!(direction::UPLINK == 1 && direction::DOWNLINK == 2) };
-    const { assert!(size_of::<SessionCounters>() == 2 * size_of::<Counter>()) };
-    // SAFETY: one of the two counters of a value that lives as long as the map.
-    Some(unsafe { counters.cast::<Counter>().add((packet.direction >> 1 & 1) as usize) })
+    // SAFETY: a value that lives as long as the map.
+    Some(unsafe { side(counters, packet.direction) })
 }
 
-/// The counter of a direction.
+/// The counter of a direction, without a branch, both ways of which the verifier would follow for each packet that is held.
 ///
 /// # Safety
 /// `counters` points to a value that lives.
 #[inline(always)]
 unsafe fn side(counters: *mut SessionCounters, direction: u8) -> *mut Counter {
-    // SAFETY: fields of that value.
-    unsafe {
-        if direction == direction::UPLINK {
-            &raw mut (*counters).uplink
-        } else {
-            &raw mut (*counters).downlink
-        }
-    }
+    const { assert!(direction::UPLINK == 1 && direction::DOWNLINK == 2) };
+    const { assert!(size_of::<SessionCounters>() == 2 * size_of::<Counter>()) };
+    // SAFETY: one of that value's two counters.
+    unsafe { counters.cast::<Counter>().add((direction >> 1 & 1) as usize) }
 }
 
 /// Counts a packet of `bytes` octets.
