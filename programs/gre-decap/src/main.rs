@@ -5,7 +5,7 @@
 #![no_main]
 
 use aya_ebpf::{
-    bindings::xdp_action::XDP_PASS,
+    bindings::{xdp_action::XDP_PASS, xdp_md},
     btf_maps::HashMap,
     macros::{btf_map, xdp},
     programs::XdpContext,
@@ -15,10 +15,11 @@ use xdpchain_kit::{Inner, Packet, decapsulated_tos, is_link_local, is_within6, s
 use xdpchain_wire::{Octets as _, ethernet::ethertype, gre, ipv4, ipv6};
 
 mod outer;
+mod plain;
+
 use outer::Outer;
 
 xdpchain_kit::module!();
-use module::{change_context, context, refuse};
 
 /// Whose packets arrive where.
 #[btf_map(name = "tunnels")]
@@ -33,16 +34,33 @@ static INSIDE6: HashMap<u32, Inside6, 4096> = HashMap::new();
 fn gre_decap(ctx: XdpContext) -> u32 {
     // What has left a tunnel already is a user's packet, whose addresses are none of this network's: GRE inside of it is
     // the user's own.
-    if context().direction != direction::NONE {
+    if module::context().direction != direction::NONE {
         return XDP_PASS;
     }
     let mut packet = Packet::new(&ctx);
-    match decapsulate(&mut packet) {
-        Ok(verdict) => verdict,
-        Err(reason) => refuse(packet.forget_reason(reason)),
+    match plain::decapsulate(&mut packet) {
+        Some(verdict) => verdict,
+        // SAFETY: the context is the kernel's, and not used further on.
+        None => unsafe { xdpchain_decapsulate(packet.as_ptr()) },
     }
 }
 
+/// What becomes of a packet: the long way, which any packet may take. A global function.
+///
+/// # Safety
+/// As for [`Packet::of`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn xdpchain_decapsulate(ctx: *mut xdp_md) -> u32 {
+    // SAFETY: as the caller promises.
+    let mut packet = unsafe { Packet::of(ctx) };
+    match decapsulate(&mut packet) {
+        Ok(verdict) => verdict,
+        Err(reason) => module::refuse(packet.forget_reason(reason)),
+    }
+}
+
+/// The packet's verdict, or why it is not forwarded.
 #[inline(always)]
 fn decapsulate(packet: &mut Packet) -> Result<u32, Reason> {
     let Some(outer) = Outer::parse(packet)? else { return Ok(XDP_PASS) };
@@ -83,15 +101,21 @@ fn decapsulate(packet: &mut Packet) -> Result<u32, Reason> {
     }
     let tags = packet.tags(outer.network, tags::DROP, 0).ok_or(Reason::Truncated)?;
     packet.strip(inner.offset, inner.len, inner.ethertype, &tags).ok_or(Reason::Truncated)?;
-    change_context(|context| {
+    say(tunnel, inner.len, outer.tos);
+    Ok(XDP_PASS)
+}
+
+/// Says in the context whose packet has left its tunnel.
+#[inline(always)]
+fn say(tunnel: &GreIngress, inner_len: usize, outer_tos: u8) {
+    module::change_context(|context| {
         context.customer = tunnel.customer;
         context.session = NO_SESSION;
         context.tunnel = tunnel.tunnel;
-        context.inner_len = inner.len as u16;
+        context.inner_len = inner_len as u16;
         context.direction = direction::DOWNLINK;
-        context.outer_tos = outer.tos;
+        context.outer_tos = outer_tos;
     });
-    Ok(XDP_PASS)
 }
 
 /// Judges the GRE header at `header` of a packet that ends at `end`; returns its length.

@@ -1,16 +1,16 @@
 //! Packets as most of them are, which need nothing but what another one of their customer found out a short while ago.
 //!
-//! - Such a packet is alone in its frame, without tags, IPv4 options and SYN; its customer has one tunnel, over IPv4, without a
+//! - Such a packet is [`Plain`]; its customer has one tunnel, over IPv4, without a
 //!   key and without fragments, whose next hop is known.
 //! - Whatever else it is, it takes the long way, of which this is a part that asks less: it may leave any packet to it, and what it
 //!   sends leaves as by the long way.
 
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use xdpchain_abi::{Reason, tunnel_flags};
-use xdpchain_kit::{KEPT_TICKS, Packet, is_alias, send, ticks};
+use xdpchain_kit::{KEPT_TICKS, Packet, Plain, is_alias, send, ticks};
 use xdpchain_wire::{
     ethernet::{self, ethertype},
-    gre, ipv4, ipv6, protocol, tcp,
+    gre, ipv4,
 };
 
 use crate::{
@@ -62,7 +62,7 @@ struct Ready {
 /// Sends a plain packet of `customer`. `None`, and nothing has changed, when it has to take the long way.
 #[inline(always)]
 pub(crate) fn forward(packet: &mut Packet, customer: u32) -> Option<u32> {
-    let Plain { kind, len, tos } = parse(packet)?;
+    let Plain { kind, len, tos } = Plain::parse(packet)?;
     let ready = READY.get_ptr(customer & (KEPT - 1))?;
     // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other.
     let ready = unsafe { &*ready };
@@ -83,66 +83,6 @@ pub(crate) fn forward(packet: &mut Packet, customer: u32) -> Option<u32> {
         return Some(module::refuse(Reason::Headroom));
     }
     Some(send(ready.ingress, ready.egress))
-}
-
-/// What is asked of a plain packet.
-struct Plain {
-    /// EtherType, in network byte order.
-    kind: u16,
-    /// Octets.
-    len: u32,
-    /// TOS octet or traffic class.
-    tos: u8,
-}
-
-#[inline(always)]
-fn parse(packet: &Packet) -> Option<Plain> {
-    let front: &[u8; BEFORE + ipv4::LEN + FLAGS] = packet.front()?;
-    let kind = u16::from_ne_bytes([front[12], front[13]]);
-    if kind == ethertype::IPV4.to_be() {
-        parse_ipv4(packet, front)
-    } else if kind == ethertype::IPV6.to_be() {
-        parse_ipv6(packet)
-    } else {
-        None
-    }
-}
-
-/// Octets of a TCP header up to that with its flags, which is the last one that is looked at.
-const FLAGS: usize = 14;
-
-/// The plain packet that begins with `front`, if it is one and IPv4.
-#[inline(always)]
-fn parse_ipv4(packet: &Packet, front: &[u8; BEFORE + ipv4::LEN + FLAGS]) -> Option<Plain> {
-    let view = ipv4::View(front[BEFORE..].first_chunk()?);
-    let len = view.total_len() as u32;
-    if front[BEFORE] != 0x45 || BEFORE + len as usize != packet.len() {
-        return None;
-    }
-    // Where groups and the broadcast address are; what else is there is rare.
-    if view.ttl() <= 1 || view.destination().octets[0] >= 0xe0 {
-        return None;
-    }
-    let is_tcp = view.protocol() == protocol::TCP;
-    let plain = !is_tcp || front[front.len() - 1] & tcp::flags::SYN == 0;
-    plain.then_some(Plain { kind: ethertype::IPV4.to_be(), len, tos: view.tos() })
-}
-
-/// The plain packet, if it is one and IPv6.
-#[inline(always)]
-fn parse_ipv6(packet: &Packet) -> Option<Plain> {
-    let front: &[u8; BEFORE + ipv6::LEN + FLAGS] = packet.front()?;
-    let view = ipv6::View(front[BEFORE..].first_chunk()?);
-    let len = ipv6::LEN as u32 + view.payload_len() as u32;
-    if view.version() != 6 || BEFORE + len as usize != packet.len() {
-        return None;
-    }
-    if view.hop_limit() <= 1 || view.destination().octets[0] == 0xff {
-        return None;
-    }
-    let is_tcp = view.next_header() == protocol::TCP;
-    let plain = !is_tcp || front[front.len() - 1] & tcp::flags::SYN == 0;
-    plain.then_some(Plain { kind: ethertype::IPV6.to_be(), len, tos: view.traffic_class() })
 }
 
 /// Writes the headers around the inner packet, whose EtherType is `kind`, into the room that is there for them, and takes a hop off it.

@@ -9,7 +9,7 @@ use core::mem::offset_of;
 
 use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use xdpchain_abi::{GTPU_PORT, Ipv4, Reason, UplinkKey, UplinkSession, tags};
-use xdpchain_kit::{Addresses, Inner, Packet};
+use xdpchain_kit::{Addresses, Inner, Packet, is_same_ecn};
 use xdpchain_wire::{
     OctetsMut as _,
     ethernet::{self, ethertype},
@@ -151,10 +151,4 @@ fn open6(
     let addresses = packet.addresses()?;
     addresses.write_header(packet.at_mut(offset - ethernet::LEN)?, ethertype::IPV6);
     Some(())
-}
-
-/// Whether the bits of congestion outside say nothing that those inside do not.
-#[inline(always)]
-fn is_same_ecn(outer_tos: u8, tos: u8) -> bool {
-    outer_tos & 0b11 == 0 || (outer_tos ^ tos) & 0b11 == 0
 }

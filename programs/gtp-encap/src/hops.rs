@@ -58,6 +58,6 @@ unsafe extern "C" fn xdpchain_ask_route(ctx: *mut xdp_md, source: u32, destinati
 
 /// Where the next hop toward `destination` is kept.
 #[inline(always)]
-fn toward(destination: Ipv4) -> Option<*mut Hop> {
+pub(crate) fn toward(destination: Ipv4) -> Option<*mut Hop> {
     NEXT_HOPS.get_ptr_mut(u32::from_be_bytes(destination.octets) & (HOPS - 1))
 }

@@ -15,19 +15,18 @@
 
 mod hops;
 mod outer;
+mod plain;
 mod too_big;
 
 use core::mem::{MaybeUninit, offset_of};
 
 use aya_ebpf::{
-    bindings::xdp_action::XDP_PASS,
+    bindings::{xdp_action::XDP_PASS, xdp_md},
     btf_maps::{Array, HashMap},
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use xdpchain_abi::{
-    DownlinkKey, DownlinkSession, EncapConfig, GTPU_PORT, PacketContext, Reason, direction, session_flags,
-};
+use xdpchain_abi::{DownlinkKey, DownlinkSession, EncapConfig, GTPU_PORT, Reason, direction, session_flags};
 use xdpchain_kit::{Inner, Packet, clamp_mss, decrement_ttl, entropy, fate, fragment_id, is_syn, mss_mtu};
 use xdpchain_wire::{
     Octets as _, OctetsMut as _,
@@ -35,6 +34,8 @@ use xdpchain_wire::{
     gtpu::{self, Optional, PduSession},
     ipv4, ipv6, udp,
 };
+
+use too_big::Due;
 
 xdpchain_kit::module!();
 
@@ -58,28 +59,55 @@ const DYNAMIC_PORTS: u16 = 0xc000;
 
 /// Encapsulates what goes downlink, passes on the rest.
 #[xdp]
-#[inline(always)]
 fn gtp_encap(ctx: XdpContext) -> u32 {
     let context = module::context();
     if context.direction != direction::DOWNLINK {
         return XDP_PASS;
     }
     let mut packet = Packet::new(&ctx);
-    match forward(&mut packet, &context) {
-        Ok(verdict) => verdict,
-        Err(reason) => {
-            let reason = packet.forget_reason(reason);
-            module::refuse_as(reason, fate(CONFIG.get(0), reason))
-        }
+    if let Some(verdict) = plain::forward(&mut packet, &context) {
+        return verdict;
+    }
+    // SAFETY: the context is the packet's, which is not used meanwhile.
+    let found = unsafe { xdpchain_encapsulate(packet.as_ptr(), context.customer) };
+    match Due::unpacked(found) {
+        None => found as u32,
+        Some(due) => match too_big::tell(&mut packet, &due, context.tunnel) {
+            Ok(verdict) => verdict,
+            Err(reason) => refuse(&packet, reason),
+        },
     }
 }
 
-/// Sends the packet into the session of its customer, or says why not.
+/// Encapsulates a packet of `customer`: the long way, which any packet may take. Returns the verdict, or that its sender is
+/// [due](Due) to be told that it is too big. A global function.
+///
+/// # Safety
+/// As for [`Packet::of`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn xdpchain_encapsulate(ctx: *mut xdp_md, customer: u32) -> u64 {
+    // SAFETY: as the caller promises.
+    let mut packet = unsafe { Packet::of(ctx) };
+    match forward(&mut packet, customer) {
+        Ok(found) => found,
+        Err(reason) => refuse(&packet, reason) as u64,
+    }
+}
+
+/// The verdict for a packet that is not sent.
 #[inline(always)]
-fn forward(packet: &mut Packet, context: &PacketContext) -> Result<u32, Reason> {
+fn refuse(packet: &Packet, reason: Reason) -> u32 {
+    let reason = packet.forget_reason(reason);
+    module::refuse_as(reason, fate(CONFIG.get(0), reason))
+}
+
+/// Sends the packet into the session of its customer, or says why not, or that its sender is due to be told.
+#[inline(always)]
+fn forward(packet: &mut Packet, customer: u32) -> Result<u64, Reason> {
     let link = packet.link().ok_or(Reason::Truncated)?;
     if !matches!(link.ethertype, ethertype::IPV4 | ethertype::IPV6) {
-        return Ok(XDP_PASS);
+        return Ok(XDP_PASS as u64);
     }
     let inner = packet.forget_version(Inner::parse(packet, link.network, packet.len())?);
     if inner.to_group {
@@ -89,7 +117,7 @@ fn forward(packet: &mut Packet, context: &PacketContext) -> Result<u32, Reason> 
         return Err(Reason::TtlExpired);
     }
     let mut key = MaybeUninit::uninit();
-    let key = write_key(&mut key, context.customer, address(packet, &inner)?);
+    let key = write_key(&mut key, customer, address(packet, inner.ethertype, inner.offset)?);
     let hash = entropy(packet, &inner);
     // SAFETY: nothing here changes the map, and a session that user space replaces meanwhile is read field by field at
     // worst from both, as in every look-up that takes no lock.
@@ -101,7 +129,7 @@ fn forward(packet: &mut Packet, context: &PacketContext) -> Result<u32, Reason> 
     let outer = outer::new(packet, &inner, session, overhead)?;
     let headers = outer.ip_len() + overhead;
     if outer::is_too_long(&outer, packet, &inner) {
-        return too_big::tell(packet, &inner, context.tunnel, outer.next_hop.room(headers));
+        return Ok(Due { offset: inner.offset, mtu: outer.next_hop.room(headers) }.packed());
     }
     let id = if outer.next_hop.is_too_long() { fragment_id(packet, &inner, hash) } else { 0 };
     let mss_mtu = if is_syn(packet, &inner) { mss_mtu(CONFIG.get(0), &outer.next_hop, headers) } else { 0 };
@@ -112,26 +140,10 @@ fn forward(packet: &mut Packet, context: &PacketContext) -> Result<u32, Reason> 
     packet.move_start(-(grown as i32)).ok_or(Reason::Headroom)?;
     outer.emit(packet, TTL, id).ok_or(Reason::Headroom)?;
     let transport = packet.forget::<0x3f>(ethernet::LEN + outer.ip_len());
-    let udp = udp::Repr {
-        source_port: DYNAMIC_PORTS | hash as u16,
-        destination_port: GTPU_PORT,
-        len: (overhead + inner.len) as u16,
-        checksum: 0,
-    };
-    udp.emit(packet.at_mut(transport).ok_or(Reason::Headroom)?);
-    let gtp = gtpu::Repr {
-        extensions: has_qfi,
-        message_type: gtpu::message::G_PDU,
-        len: (overhead - OVERHEAD + inner.len) as u16,
-        teid: session.teid,
-        ..gtpu::Repr::default()
-    };
-    gtp.emit(packet.at_mut(transport + udp::LEN).ok_or(Reason::Headroom)?);
+    let headers: &mut [u8; OVERHEAD] = packet.at_mut(transport).ok_or(Reason::Headroom)?;
+    write_headers(headers, session, overhead + inner.len, hash);
     if has_qfi {
-        let optional = Optional { next_extension: gtpu::extension::PDU_SESSION, ..Optional::default() };
-        optional.emit(packet.at_mut(transport + OVERHEAD).ok_or(Reason::Headroom)?);
-        let container = PduSession { pdu_type: PduSession::DOWNLINK, qfi: session.qfi, next_extension: 0 };
-        container.emit(packet.at_mut(transport + OVERHEAD + gtpu::OPTIONAL_LEN).ok_or(Reason::Headroom)?);
+        write_container(packet.at_mut(transport + OVERHEAD).ok_or(Reason::Headroom)?, session);
     }
     let start = packet.forget::<0x7f>(transport + overhead);
     decrement_ttl(packet, start).ok_or(Reason::Headroom)?;
@@ -140,7 +152,39 @@ fn forward(packet: &mut Packet, context: &PacketContext) -> Result<u32, Reason> 
         clamp_mss(packet, inner.ethertype, start, mss_mtu);
     }
     outer::sum(&outer, packet, transport)?;
-    outer.next_hop.send(packet)
+    outer.next_hop.send(packet).map(u64::from)
+}
+
+/// Writes the headers between IP and the inner packet, or its container: of a UDP datagram of `len` octets without checksum, whose flow
+/// has this `hash`.
+#[inline(always)]
+fn write_headers(octets: &mut [u8; OVERHEAD], session: &DownlinkSession, len: usize, hash: u32) {
+    let Some((udp, gtp)) = octets.split_first_chunk_mut() else { return };
+    udp::Repr {
+        source_port: DYNAMIC_PORTS | hash as u16,
+        destination_port: GTPU_PORT,
+        len: len as u16,
+        checksum: 0,
+    }
+    .emit(udp);
+    let Some(gtp) = gtp.first_chunk_mut() else { return };
+    gtpu::Repr {
+        extensions: session.flags & session_flags::HAS_QFI != 0,
+        message_type: gtpu::message::G_PDU,
+        len: (len - OVERHEAD) as u16,
+        teid: session.teid,
+        ..gtpu::Repr::default()
+    }
+    .emit(gtp);
+}
+
+/// Writes the PDU Session Container, and the optional part of the GTP-U header in front of it.
+#[inline(always)]
+fn write_container(octets: &mut [u8; CONTAINER], session: &DownlinkSession) {
+    let Some((optional, container)) = octets.split_first_chunk_mut() else { return };
+    Optional { next_extension: gtpu::extension::PDU_SESSION, ..Optional::default() }.emit(optional);
+    let Some(container) = container.first_chunk_mut() else { return };
+    PduSession { pdu_type: PduSession::DOWNLINK, qfi: session.qfi, next_extension: 0 }.emit(container);
 }
 
 /// What a downlink session is found by: the whole IPv4 address, the upper half of an IPv6 address. A session owns a
@@ -148,15 +192,15 @@ fn forward(packet: &mut Packet, context: &PacketContext) -> Result<u32, Reason> 
 ///
 /// As words of [`DownlinkKey::address`].
 #[inline(always)]
-fn address(packet: &Packet, inner: &Inner) -> Result<[u32; 2], Reason> {
+fn address(packet: &Packet, ethertype: u16, offset: usize) -> Result<[u32; 2], Reason> {
     let word = |o: &[u8], i: usize| u32::from_ne_bytes([o[i], o[i + 1], o[i + 2], o[i + 3]]);
-    if inner.ethertype == ethertype::IPV4 {
-        let header: &[u8; ipv4::LEN] = packet.at(inner.offset).ok_or(Reason::InnerMalformed)?;
+    if ethertype == ethertype::IPV4 {
+        let header: &[u8; ipv4::LEN] = packet.at(offset).ok_or(Reason::InnerMalformed)?;
         // One number to the verifier, as the other version's.
         let none = packet.forget::<1>(0) as u32;
         Ok([!none, word(header, 16)])
     } else {
-        let header: &[u8; ipv6::LEN] = packet.at(inner.offset).ok_or(Reason::InnerMalformed)?;
+        let header: &[u8; ipv6::LEN] = packet.at(offset).ok_or(Reason::InnerMalformed)?;
         Ok([word(header, 24), word(header, 28)])
     }
 }

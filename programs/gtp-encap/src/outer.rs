@@ -29,13 +29,15 @@ pub(crate) fn new(
     session: &DownlinkSession,
     overhead: usize,
 ) -> Result<Outer<'static>, Reason> {
-    let tos = if session.flags & session_flags::FIXED_DSCP == 0 {
-        inner.tos
-    } else {
-        session.dscp << 2 | inner.tos & 0b11
-    };
+    let tos = tos(session, inner.tos);
     let ends = Ends { source: session.local, destination: session.peer, protocol: protocol::UDP, tos };
     hops::outer(packet, ends, overhead + inner.len)
+}
+
+/// The TOS octet or traffic class around a packet with `inner`.
+#[inline(always)]
+pub(crate) fn tos(session: &DownlinkSession, inner: u8) -> u8 {
+    if session.flags & session_flags::FIXED_DSCP == 0 { inner } else { session.dscp << 2 | inner & 0b11 }
 }
 
 /// Whether the packet neither fits the way out nor may be fragmented on it, or is too long to sum it for the checksum.

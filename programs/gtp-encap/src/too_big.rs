@@ -21,13 +21,38 @@ static TOLD: Told<64> = Told::new();
 /// Octets of the key field.
 const KEY: usize = 4;
 
-/// Sends, instead of the packet, the message that it was too big for `mtu` octets; 0 when that is not known.
+/// That the sender of a packet is to be told. What finds it out returns, and does not tell itself: both need much of the stack.
+pub(crate) struct Due {
+    /// Where the inner packet begins.
+    pub(crate) offset: usize,
+    /// Octets that it may have; 0 when that is not known.
+    pub(crate) mtu: usize,
+}
+
+impl Due {
+    const BIT: u64 = 1 << 63;
+
+    /// As a number that is no verdict.
+    #[inline(always)]
+    pub(crate) fn packed(self) -> u64 {
+        Self::BIT | (self.offset as u64) << 32 | self.mtu as u64
+    }
+
+    /// What is [`packed`](Self::packed) in a number; none in a verdict.
+    #[inline(always)]
+    pub(crate) fn unpacked(number: u64) -> Option<Self> {
+        let due = Self { offset: (number >> 32) as usize & 0x1f, mtu: number as usize & 0xffff };
+        (number & Self::BIT != 0).then_some(due)
+    }
+}
+
+/// Sends, instead of the packet, the message that it was too big.
 ///
 /// # Errors
 /// [`Reason::TooBig`] when nobody is told.
 #[inline(always)]
-pub(crate) fn tell(packet: &mut Packet, inner: &Inner, tunnel: u32, mtu: usize) -> Result<u32, Reason> {
-    let (ctx, offset) = (packet.as_ptr(), inner.offset as u32);
+pub(crate) fn tell(packet: &mut Packet, due: &Due, tunnel: u32) -> Result<u32, Reason> {
+    let (ctx, offset, mtu) = (packet.as_ptr(), due.offset as u32, due.mtu);
     // SAFETY: the context is the packet's, which is not used meanwhile, and the result is packed.
     unsafe {
         // First the way, and not on the way: the kernel's question and the answer do not fit the stack together.

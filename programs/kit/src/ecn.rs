@@ -30,6 +30,12 @@ pub fn decapsulated_tos(outer: u8, inner: u8) -> Result<u8, Reason> {
     Ok(inner & !CE | (MARKS >> (pair * 2)) as u8 & CE)
 }
 
+/// Whether the bits of congestion outside say nothing that those inside do not, so that a packet leaves its tunnel as it is.
+#[inline(always)]
+pub fn is_same_ecn(outer: u8, inner: u8) -> bool {
+    outer & CE == 0 || (outer ^ inner) & CE == 0
+}
+
 /// Gives the IPv4 or IPv6 packet that begins at `offset` another TOS octet or traffic class. `None` when it does not lie
 /// within the frame.
 #[inline(always)]
@@ -61,6 +67,9 @@ mod tests {
                 // The DSCP is the inner one, whatever the outer one is.
                 let found = decapsulated_tos(0x28 | outer, 0xb8 | inner);
                 assert_eq!(found, result.map(|ecn| 0xb8 | ecn).ok_or(Reason::Ecn), "{outer} over {inner}");
+                if is_same_ecn(0x28 | outer, 0xb8 | inner) {
+                    assert_eq!(result, Some(inner), "{outer} over {inner}");
+                }
             }
         }
     }

@@ -39,7 +39,7 @@ pub(crate) struct Way {
 impl Hop {
     /// Whether this is the next hop of a packet that takes `route` and came in on `ingress`, told a short while ago.
     #[inline(always)]
-    pub(crate) fn is_of(&self, route: &Route, ingress: u32) -> bool {
+    pub fn is_of(&self, route: &Route, ingress: u32) -> bool {
         self.source == u32::from_ne_bytes(route.source.octets)
             && self.destination == u32::from_ne_bytes(route.destination.octets)
             && self.ingress == ingress
@@ -52,6 +52,12 @@ impl Hop {
     #[inline(always)]
     pub fn asked(&self) -> u64 {
         self.asked
+    }
+
+    /// The link-layer addresses of packets that the program sends.
+    #[inline(always)]
+    pub fn addresses(&self) -> Addresses {
+        Addresses(self.ways[0].addresses)
     }
 
     /// The interface that packets go out of.

@@ -1,0 +1,106 @@
+//! Packets as most of them are: GRE over IPv4 without key, checksum and sequence number.
+//!
+//! - Such a packet is alone in its frame, without tags and IPv4 options around it, and is not for the tunnel's own addresses.
+//! - Whatever else it is, it takes the long way, of which this is a part that asks less: it may leave any packet to it, and what
+//!   leaves its tunnel here does so as by the long way.
+
+use aya_ebpf::bindings::xdp_action::XDP_PASS;
+use xdpchain_abi::{GreIngress, GreKey, Ipv4, Reason, tunnel_flags};
+use xdpchain_kit::{Addresses, Inner, Packet, is_link_local, is_same_ecn};
+use xdpchain_wire::{
+    Octets as _, OctetsMut as _,
+    ethernet::{self, ethertype},
+    gre, ipv4, ipv6, protocol,
+};
+
+use crate::{TUNNELS, is_inside, module, say};
+
+/// Where the headers begin.
+const IP: usize = ethernet::LEN;
+const GRE: usize = IP + ipv4::LEN;
+/// What is behind GRE's header.
+const END: usize = GRE + gre::LEN;
+
+/// Decapsulates a plain packet, and passes on a plain one that is no GRE. `None`, and nothing has changed, when it has to take the
+/// long way.
+#[inline(always)]
+pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
+    let front: &[u8; END] = packet.front()?;
+    let end = packet.len();
+    let ip = ipv4::View(front[IP..].first_chunk()?);
+    if [front[12], front[13]] != ethertype::IPV4.to_be_bytes() || front[IP] != 0x45 || ip.is_fragment() {
+        return None;
+    }
+    // ICMP may be about packets of ours.
+    if ip.protocol() != protocol::GRE {
+        return if ip.protocol() == protocol::ICMP { None } else { Some(XDP_PASS) };
+    }
+    // Of the bits in front of the type each asks for something.
+    if IP + ip.total_len() as usize != end || [front[GRE], front[GRE + 1]] != [0; 2] {
+        return None;
+    }
+    let (key, outer_tos) = (GreKey { remote: ip.source(), local: ip.destination() }, ip.tos());
+    let is_ipv4 = match u16::from_be_bytes([front[GRE + 2], front[GRE + 3]]) {
+        ethertype::IPV4 => true,
+        ethertype::IPV6 => false,
+        _ => return None,
+    };
+    // SAFETY: nothing in this program removes an entry.
+    let tunnel = unsafe { TUNNELS.get(key) }?;
+    if tunnel.flags & tunnel_flags::HAS_KEY != 0 {
+        return None;
+    }
+    if is_ipv4 {
+        let front: &mut [u8; END + ipv4::LEN] = packet.front_mut()?;
+        let (outer, inner) = front.split_last_chunk_mut()?;
+        judge4(inner, end - END, &key, tunnel, outer_tos)?;
+        let addresses = Addresses::parse(outer.first_chunk()?);
+        addresses.write_header(outer.last_chunk_mut()?, ethertype::IPV4);
+    } else {
+        open6(packet, end, tunnel, outer_tos)?;
+    }
+    if packet.move_start((END - ethernet::LEN) as i32).is_none() {
+        // It is longer than what is taken away.
+        return Some(module::refuse(Reason::Truncated));
+    }
+    say(tunnel, end - END, outer_tos);
+    Some(XDP_PASS)
+}
+
+/// Whether an inner IPv4 packet of `len` octets has no options, and nobody here is to look at it. `None` when it is for the long way.
+#[inline(always)]
+fn judge4(
+    inner: &[u8; ipv4::LEN],
+    len: usize,
+    key: &GreKey,
+    tunnel: &GreIngress,
+    outer_tos: u8,
+) -> Option<()> {
+    let ip = ipv4::View(inner);
+    let is_ours = |address: Ipv4| address == key.remote || address == key.local || is_inside(tunnel, address);
+    let plain = inner[0] == 0x45
+        && ip.total_len() as usize == len
+        && ip.ttl() > 1
+        && is_same_ecn(outer_tos, ip.tos())
+        && !is_ours(ip.destination());
+    plain.then_some(())
+}
+
+/// Makes the inner packet, which ends at `end`, a frame, if it is IPv6. `None`, and nothing has changed, when it is for the long way.
+#[inline(always)]
+fn open6(packet: &mut Packet, end: usize, tunnel: &GreIngress, outer_tos: u8) -> Option<()> {
+    let inner = Inner::parse(packet, END, end).ok()?;
+    if inner.ethertype != ethertype::IPV6 || inner.ttl <= 1 || END + inner.len != end {
+        return None;
+    }
+    let header: &[u8; ipv6::LEN] = packet.at(END)?;
+    if is_link_local(header[24], header[25]) || tunnel.flags & tunnel_flags::INSIDE6 != 0 {
+        return None;
+    }
+    if !is_same_ecn(outer_tos, inner.tos) {
+        return None;
+    }
+    let addresses = packet.addresses()?;
+    addresses.write_header(packet.at_mut(END - ethernet::LEN)?, ethertype::IPV6);
+    Some(())
+}

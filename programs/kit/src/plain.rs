@@ -1,0 +1,76 @@
+//! Users' packets as most of them are, on their way into a tunnel.
+
+use xdpchain_wire::{
+    ethernet::{self, ethertype},
+    ipv4, ipv6, protocol, tcp,
+};
+
+use crate::Packet;
+
+/// Where the packet begins in its frame.
+const IP: usize = ethernet::LEN;
+/// Octets of a TCP header up to that with its flags, which is the last one that is looked at.
+const FLAGS: usize = 14;
+
+/// A packet that is alone in its frame, without tags, IPv4 options and SYN, to one user, with a hop left to take off.
+///
+/// Of any packet that is none of these the long way knows what becomes of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain {
+    /// EtherType, in network byte order.
+    pub kind: u16,
+    /// Octets.
+    pub len: u32,
+    /// TOS octet or traffic class.
+    pub tos: u8,
+}
+
+impl Plain {
+    /// The packet in this frame, if it is one.
+    #[inline(always)]
+    pub fn parse(packet: &Packet) -> Option<Self> {
+        let front: &[u8; IP + ipv4::LEN + FLAGS] = packet.front()?;
+        let kind = u16::from_ne_bytes([front[12], front[13]]);
+        if kind == ethertype::IPV4.to_be() {
+            Self::parse_ipv4(packet, front)
+        } else if kind == ethertype::IPV6.to_be() {
+            Self::parse_ipv6(packet)
+        } else {
+            None
+        }
+    }
+
+    /// The packet that begins with `front`, if it is one and IPv4.
+    #[inline(always)]
+    fn parse_ipv4(packet: &Packet, front: &[u8; IP + ipv4::LEN + FLAGS]) -> Option<Self> {
+        let view = ipv4::View(front[IP..].first_chunk()?);
+        let len = view.total_len() as u32;
+        if front[IP] != 0x45 || IP + len as usize != packet.len() {
+            return None;
+        }
+        // Where groups and the broadcast address are; what else is there is rare.
+        if view.ttl() <= 1 || view.destination().octets[0] >= 0xe0 {
+            return None;
+        }
+        let is_tcp = view.protocol() == protocol::TCP;
+        let plain = !is_tcp || front[front.len() - 1] & tcp::flags::SYN == 0;
+        plain.then_some(Self { kind: ethertype::IPV4.to_be(), len, tos: view.tos() })
+    }
+
+    /// The packet, if it is one and IPv6.
+    #[inline(always)]
+    fn parse_ipv6(packet: &Packet) -> Option<Self> {
+        let front: &[u8; IP + ipv6::LEN + FLAGS] = packet.front()?;
+        let view = ipv6::View(front[IP..].first_chunk()?);
+        let len = ipv6::LEN as u32 + view.payload_len() as u32;
+        if view.version() != 6 || IP + len as usize != packet.len() {
+            return None;
+        }
+        if view.hop_limit() <= 1 || view.destination().octets[0] == 0xff {
+            return None;
+        }
+        let is_tcp = view.next_header() == protocol::TCP;
+        let plain = !is_tcp || front[front.len() - 1] & tcp::flags::SYN == 0;
+        plain.then_some(Self { kind: ethertype::IPV6.to_be(), len, tos: view.traffic_class() })
+    }
+}
