@@ -54,7 +54,7 @@ fn gre_steer(ctx: XdpContext) -> u32 {
     // SAFETY: the context is the packet's, to which nobody has a reference meanwhile.
     let verdict = unsafe { xdpchain_steer(packet.as_ptr(), context.customer) };
     if matches!(verdict, XDP_TX | XDP_REDIRECT) {
-        plain::keep(&packet, context.customer);
+        plain::keep(&packet, context.customer, module::context().tunnel);
     }
     verdict
 }

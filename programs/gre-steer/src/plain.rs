@@ -1,12 +1,11 @@
 //! Packets as most of them are, which need nothing but what another one of their customer found out a short while ago.
 //!
-//! - Such a packet is [`Plain`]; its customer has one tunnel, over IPv4, without a
-//!   key and without fragments, whose next hop is known.
+//! - Such a packet is [`Plain`]; its tunnel is one over IPv4, without a key and without fragments, whose next hop is known.
 //! - Whatever else it is, it takes the long way, of which this is a part that asks less: it may leave any packet to it, and what it
 //!   sends leaves as by the long way.
 
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
-use xdpchain_abi::{Reason, tunnel_flags};
+use xdpchain_abi::{CUSTOMER_TUNNELS, Reason, tunnel_flags};
 use xdpchain_kit::{KEPT_TICKS, Packet, Plain, is_alias, send, ticks};
 use xdpchain_wire::{
     ethernet::{self, ethertype},
@@ -15,7 +14,7 @@ use xdpchain_wire::{
 
 use crate::{
     module,
-    tunnels::{self, KEPT},
+    tunnels::{self, Choice, KEPT},
 };
 
 /// Octets in front of the inner packet: as many as it had, and as many as it gets.
@@ -33,9 +32,9 @@ const KIND: usize = AFTER - 2;
 
 /// What customers' packets need, by the last bits of the customer's number.
 #[btf_map(name = "kept_headers")]
-static READY: PerCpuArray<Ready, { KEPT as usize }> = PerCpuArray::new();
+static READY: PerCpuArray<[Ready; CUSTOMER_TUNNELS], { KEPT as usize }> = PerCpuArray::new();
 
-/// What a customer's packets need.
+/// What packets need that take one of a customer's tunnels.
 #[repr(C)]
 struct Ready {
     /// The tick of the kernel's clock at which the older of both was asked for that it is made of.
@@ -51,8 +50,10 @@ struct Ready {
     /// The interface that packets go out of.
     egress: u32,
     /// Bits of the inner TOS octet that the outer one has, and its other bits.
-    tos_kept: u32,
-    tos_set: u32,
+    tos_kept: u16,
+    tos_set: u16,
+    /// Of the first tunnel: 1 when the customer has no other.
+    alone: u32,
     /// Sum of the outer IPv4 header without what packets differ by, in the machine's order.
     sum: u32,
     /// The outer headers of some packet, up to the GRE header's protocol.
@@ -63,11 +64,19 @@ struct Ready {
 #[inline(always)]
 pub(crate) fn forward(packet: &mut Packet, customer: u32) -> Option<u32> {
     let Plain { kind, len, tos } = Plain::parse(packet)?;
-    let ready = READY.get_ptr(customer & (KEPT - 1))?;
+    let all = READY.get_ptr(customer & (KEPT - 1))?.cast::<Ready>();
     // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other.
-    let ready = unsafe { &*ready };
+    let mut ready = unsafe { &*all };
+    if ready.alone == 0 {
+        let Choice { at, number } = tunnels::choice(packet, u16::from_be(kind), customer)?;
+        // SAFETY: as above, one of the value's.
+        ready = unsafe { &*all.add(at) };
+        if ready.tunnel != number {
+            return None;
+        }
+    }
     let total_len = len + (AFTER - OUTER) as u32;
-    let tos = tos as u32 & ready.tos_kept | ready.tos_set;
+    let tos = tos as u32 & ready.tos_kept as u32 | ready.tos_set as u32;
     if ready.customer != customer
         || ready.ingress != packet.ingress_ifindex()
         || (ready.dscp ^ tos) & 0xfc != 0
@@ -118,31 +127,34 @@ fn copy(from: &[u8; KIND], to: &mut [u8; KIND]) {
     to_last.copy_from_slice(last);
 }
 
-/// Keeps how a packet of `customer` was sent, which took the long way just now.
+/// Keeps how a packet of `customer` was sent, which took the long way just now, into the tunnel with this number.
 #[inline(always)]
-pub(crate) fn keep(packet: &Packet, customer: u32) {
-    let (Some(only), Some(front)) = (tunnels::only(customer), packet.front::<KIND>()) else {
+pub(crate) fn keep(packet: &Packet, customer: u32, number: u32) {
+    let (Some(taken), Some(front)) = (tunnels::taken(packet, customer, number), packet.front::<KIND>())
+    else {
         return;
     };
-    let Some(ready) = READY.get_ptr_mut(customer & (KEPT - 1)) else { return };
-    let flags = only.tunnel.flags;
-    if is_alias(only.tunnel.remote) || flags & (tunnel_flags::HAS_KEY | tunnel_flags::ALLOW_FRAGMENTS) != 0 {
+    let Some(all) = READY.get_ptr_mut(customer & (KEPT - 1)) else { return };
+    let flags = taken.tunnel.flags;
+    if is_alias(taken.tunnel.remote) || flags & (tunnel_flags::HAS_KEY | tunnel_flags::ALLOW_FRAGMENTS) != 0 {
         return;
     }
     // SAFETY: as in `forward`, which has no reference to it meanwhile.
-    let ready = unsafe { &mut *ready };
+    let all = unsafe { &mut *all };
+    all[0].alone = taken.alone as u32;
+    let ready = &mut all[taken.at];
     // In the machine's order, as the sum is the same in any: version to TOS, from identification to protocol, addresses.
     let half = |at: usize| u16::from_ne_bytes([front[at], front[at + 1]]) as u32;
     let first = u16::from_ne_bytes([front[OUTER], 0]) as u32;
     ready.sum = first + half(18) + half(20) + half(22) + half(26) + half(28) + half(30) + half(32);
     copy(front, &mut ready.headers);
     let fixed = flags & tunnel_flags::FIXED_DSCP != 0;
-    (ready.tos_kept, ready.tos_set) = if fixed { (0b11, (only.tunnel.dscp << 2) as u32) } else { (0xff, 0) };
+    (ready.tos_kept, ready.tos_set) = if fixed { (0b11, (taken.tunnel.dscp << 2) as u16) } else { (0xff, 0) };
     ready.dscp = front[TOS] as u32;
     ready.ingress = packet.ingress_ifindex();
-    ready.egress = only.hop.egress();
-    ready.fits = only.hop.fits();
-    ready.tunnel = only.number;
+    ready.egress = taken.hop.egress();
+    ready.fits = taken.hop.fits();
+    ready.tunnel = number;
     ready.customer = customer;
-    ready.asked = only.asked;
+    ready.asked = taken.asked;
 }

@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use xdpchain_abi::{Address6, CUSTOMER_TUNNELS, Customer, GreTunnel, Ipv4, Reason};
 use xdpchain_kit::{Ends, Hop, Inner, KEPT_TICKS, Outer, Packet, Route, choose, pack, ticks};
-use xdpchain_wire::flow::symmetric_hash;
+use xdpchain_wire::{ethernet, flow::symmetric_hash};
 
 /// Which tunnels a customer's packets take.
 #[btf_map(name = "customers")]
@@ -83,29 +83,62 @@ pub(crate) fn find(packet: &Packet, inner: &Inner, customer: u32) -> Result<Chos
     Ok(Chosen { number: kept.numbers[at], tunnel: &kept.tunnels[at], hop, place })
 }
 
-/// The only tunnel of a customer, as it is kept.
-pub(crate) struct Only {
+/// Which of several tunnels a plain packet takes.
+pub(crate) struct Choice {
+    /// Its place among the customer's.
+    pub(crate) at: usize,
     pub(crate) number: u32,
+}
+
+/// The tunnel that the plain packet of `customer`, of type `ethertype`, takes of several. `None` for a customer with one, or that is
+/// not kept.
+#[inline(always)]
+pub(crate) fn choice(packet: &Packet, ethertype: u16, customer: u32) -> Option<Choice> {
+    let value = KEPT_CUSTOMERS.get_ptr(customer & (KEPT - 1))?;
+    // SAFETY: as in `find`.
+    let kept = unsafe { &*value };
+    if !kept.is_of(customer) || kept.count < 2 {
+        return None;
+    }
+    // SAFETY: as in `entropy`.
+    let hash = unsafe { xdpchain_entropy(packet.as_ptr(), ethertype as u32, ethernet::LEN as u32) };
+    let at = packet.forget::<{ CUSTOMER_TUNNELS - 1 }>(choose(&kept.numbers, kept.count, hash));
+    (kept.there[at] != 0).then_some(Choice { at, number: kept.numbers[at] })
+}
+
+/// A tunnel that a packet has taken, as it is kept.
+pub(crate) struct Taken {
+    /// Its place among the customer's.
+    pub(crate) at: usize,
+    /// Whether the customer has no other.
+    pub(crate) alone: bool,
     pub(crate) tunnel: &'static GreTunnel,
     pub(crate) hop: &'static Hop,
     /// The tick of the kernel's clock at which the older of tunnel and next hop was asked for.
     pub(crate) asked: u64,
 }
 
-/// The only tunnel of `customer`. `None` for one with several, or that is not kept.
+/// The tunnel with this number of `customer`. `None` when it is not kept.
 #[inline(always)]
-pub(crate) fn only(customer: u32) -> Option<Only> {
+pub(crate) fn taken(packet: &Packet, customer: u32, number: u32) -> Option<Taken> {
     let value = KEPT_CUSTOMERS.get_ptr(customer & (KEPT - 1))?;
     // SAFETY: as in `find`.
     let kept = unsafe { &*value };
-    if kept.customer != customer || kept.count != 1 || kept.there[0] == 0 {
+    let mut at = 0;
+    for (i, other) in kept.numbers.iter().enumerate().skip(1) {
+        if (i as u32) < kept.count && *other == number {
+            at = i;
+        }
+    }
+    let at = packet.forget::<{ CUSTOMER_TUNNELS - 1 }>(at);
+    if kept.customer != customer || kept.count == 0 || kept.numbers[at] != number || kept.there[at] == 0 {
         return None;
     }
-    let (tunnel, hop) = (&kept.tunnels[0], &kept.hops[0]);
+    let (tunnel, hop) = (&kept.tunnels[at], &kept.hops[at]);
     // Whatever the clock was when they were written, the older one is further away from it now.
     let now = ticks();
     let asked = now.wrapping_sub(now.wrapping_sub(kept.asked).max(now.wrapping_sub(hop.asked())));
-    Some(Only { number: kept.numbers[0], tunnel, hop, asked })
+    Some(Taken { at, alone: kept.count == 1, tunnel, hop, asked })
 }
 
 impl Chosen {

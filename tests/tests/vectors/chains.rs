@@ -185,7 +185,7 @@ impl Composed {
         test: &TestRun<'_>,
         expected: &[u8],
     ) -> Result<(), String> {
-        /// Octets of what is kept for each CPU; where the headers begin in it, and the TTL in these.
+        /// Octets of what is kept for each tunnel; where the headers begin in it, and the TTL in these.
         const KEPT: usize = 80;
         const HEADERS: usize = 44;
         const TTL: usize = 14 + 8;
