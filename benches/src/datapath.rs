@@ -73,7 +73,7 @@ pub fn chain(objects: &Objects, slots: usize, alter: impl FnOnce(&mut Image)) ->
     })?;
     chain.fill("gtp-decap", "endpoints", &entries::endpoints())?;
     chain.fill("gre-decap", "tunnels", &entries::ingress())?;
-    chain.fill("gre-steer", "customers", &entries::customers())?;
+    chain.fill("gre-steer", "customers", &entries::customers(1))?;
     chain.fill("gre-steer", "tunnels", &entries::tunnels())?;
     if slots > 2 {
         let rule = AclRule {
@@ -104,7 +104,7 @@ pub fn add_sessions(chain: &Subject, numbers: std::ops::Range<u32>, container: b
     chain.fill("gtp-encap", "sessions", &entries::downlink(numbers, container))
 }
 
-/// The floor with a look-up, by a hash or by an index (5 and 6 in floor.c), among `sessions` sessions.
+/// The floor with a look-up, by a hash or by an index (5, and 6 or 7, in floor.c), among `sessions` sessions.
 ///
 /// # Errors
 /// When it cannot be loaded or filled.

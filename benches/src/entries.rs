@@ -103,14 +103,15 @@ pub fn ingress() -> Entries {
     entries
 }
 
-/// `gre-steer`'s customers.
-pub fn customers() -> Entries {
+/// `gre-steer`'s customers, each with `count` tunnels: its own, and the next ones' too.
+pub fn customers(count: u32) -> Entries {
     let mut entries = Entries::default();
     for customer in 1..=CUSTOMERS {
         entries.keys.extend(customer.to_ne_bytes());
+        let tunnels = (0..count).flat_map(|next| (1 + (customer - 1 + next) % CUSTOMERS).to_ne_bytes());
         append!(entries.values, Customer, {
-            tunnels: customer.to_ne_bytes(),
-            count: 1u32.to_ne_bytes(),
+            tunnels: tunnels.collect::<Vec<_>>(),
+            count: count.to_ne_bytes(),
         });
     }
     entries

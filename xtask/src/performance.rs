@@ -32,7 +32,7 @@ const BENCHES: [(&str, &str); 7] = [
          take turns, each with maps of its own, since where those lie in memory matters. `uplink/monolith` is the same work for an uplink packet written by hand as one function, its next hop in the tunnel's \
          entry; `monolith-fib` asks for the next hop of each packet. `floor/lookup` changes the packet's length, writes a constant \
          header and looks into one hash map, `floor/index` into one array. `uplink/prefix-3` is the chain of the first three \
-         modules. Names with a number have that many octets inside, the others 64. `live/…` are packets a second that one CPU sends out \
+         modules. Customers have one GRE tunnel each, in `uplink-tunnels/chain` two. Names with a number have that many octets inside, the others 64. `live/…` are packets a second that one CPU sends out \
          of a veth and counts at its other end.",
     ),
     (
@@ -40,7 +40,9 @@ const BENCHES: [(&str, &str); 7] = [
         "The same, for an uplink (`hash/N`) and a downlink (`hash-downlink/N`) packet of one of N sessions drawn at random, so that \
          caches miss; the maps of sessions are an array by TEID for the uplink (`dense/N`), hash maps with and without entries made \
          before, or of the kind that forgets the least recently used. `floor-hash/N` and `floor-array/N` are one look-up among as \
-         many and a constant header. Octets of a session are those of its entries both ways, and of its counters. Sessions are counted \
+         many and a constant header. With 200 instructions more behind the look-up, which do nothing, the latter \
+         takes far longer (`floor-array-apart/N`): so short a program the processor seems to begin for the next packet while it waits \
+         for this one's entry, and a longer one not. Octets of a session are those of its entries both ways, and of its counters. Sessions are counted \
          16 packets at a time (`hold_back` of `stats/config`), in `hash-at-once/N` and `dense-at-once/N` one by one.",
     ),
     (

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use anyhow::Context as _;
 use xdpchain_benches::datapath::{self, Objects};
+use xdpchain_benches::entries;
 use xdpchain_benches::frames::{self, Frame, Gtp};
 use xdpchain_benches::report::{Report, Row, bar};
 use xdpchain_benches::rig::{Case, DROP, On, PASS, REDIRECT, Subject, TX, in_turn};
@@ -17,6 +18,8 @@ const ROUNDS: usize = 31;
 const REPEAT: u32 = 50_000;
 /// Sessions to draw from.
 const SESSIONS: u32 = 1000;
+/// Tunnels of customers that have several.
+const TUNNELS: u32 = 2;
 /// Octets of the inner packet, the first of which has the plain names.
 const INSIDE: [usize; 4] = [64, 128, 512, 1400];
 /// Copies of each program that is compared with others.
@@ -40,6 +43,11 @@ fn measure(links: &Links) -> anyhow::Result<Report> {
     let (radio, cloud) = (links.node.ifindex("n3"), links.node.ifindex("n6"));
     let chain = copies(|| chain(&objects, objects.len(), false))?;
     let container = copies(|| self::chain(&objects, objects.len(), true))?;
+    let several = copies(|| {
+        let chain = self::chain(&objects, objects.len(), false)?;
+        chain.fill("gre-steer", "customers", &entries::customers(TUNNELS))?;
+        Ok(chain)
+    })?;
     let kept = copies(|| datapath::monolith(false, cloud, SESSIONS))?;
     let asked = copies(|| datapath::monolith(true, cloud, SESSIONS))?;
 
@@ -74,6 +82,7 @@ fn measure(links: &Links) -> anyhow::Result<Report> {
             downlinks.push(case);
         }
     }
+    up("uplink-tunnels/chain".into(), &several, &plain, REDIRECT)?;
     for slots in 1..=objects.len() {
         let verdict = if slots < 4 { PASS } else { REDIRECT };
         let subjects = [Rc::new(self::chain(&objects, slots, false)?)];

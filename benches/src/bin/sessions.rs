@@ -65,7 +65,7 @@ fn measure(links: &Links, counts: &[u32]) -> anyhow::Result<Report> {
     let mut report = Report::new("sessions");
     for count in counts {
         // One after the other: ten million sessions in every kind of map do not fit into the memory at once.
-        for (name, what) in [("floor-hash", 5), ("floor-array", 6)] {
+        for (name, what) in [("floor-hash", 5), ("floor-array", 6), ("floor-array-apart", 7)] {
             let floor = Rc::new(datapath::looked_up(what, *count)?);
             let cases = vec![Case::new(format!("{name}/{count}"), &floor, (&up, *count), TX)?];
             measured(&mut report, cases, radio)?;
