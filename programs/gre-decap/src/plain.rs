@@ -53,7 +53,9 @@ pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
     if is_ipv4 {
         let front: &mut [u8; END + ipv4::LEN] = packet.front_mut()?;
         let (outer, inner) = front.split_last_chunk_mut()?;
-        judge4(inner, end - END, &key, tunnel, outer_tos)?;
+        if !is_plain4(inner, end - END, &key, tunnel, outer_tos) {
+            return None;
+        }
         let addresses = Addresses::parse(outer.first_chunk()?);
         addresses.write_header(outer.last_chunk_mut()?, ethertype::IPV4);
     } else {
@@ -67,23 +69,16 @@ pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
     Some(XDP_PASS)
 }
 
-/// Whether an inner IPv4 packet of `len` octets has no options, and nobody here is to look at it. `None` when it is for the long way.
+/// Whether an inner IPv4 packet of `len` octets has no options, and nobody here is to look at it.
 #[inline(always)]
-fn judge4(
-    inner: &[u8; ipv4::LEN],
-    len: usize,
-    key: &GreKey,
-    tunnel: &GreIngress,
-    outer_tos: u8,
-) -> Option<()> {
+fn is_plain4(inner: &[u8; ipv4::LEN], len: usize, key: &GreKey, tunnel: &GreIngress, outer_tos: u8) -> bool {
     let ip = ipv4::View(inner);
     let is_ours = |address: Ipv4| address == key.remote || address == key.local || is_inside(tunnel, address);
-    let plain = inner[0] == 0x45
+    inner[0] == 0x45
         && ip.total_len() as usize == len
         && ip.ttl() > 1
         && is_same_ecn(outer_tos, ip.tos())
-        && !is_ours(ip.destination());
-    plain.then_some(())
+        && !is_ours(ip.destination())
 }
 
 /// Makes the inner packet, which ends at `end`, a frame, if it is IPv6. `None`, and nothing has changed, when it is for the long way.

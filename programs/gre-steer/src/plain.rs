@@ -52,7 +52,7 @@ struct Ready {
     /// Bits of the inner TOS octet that the outer one has, and its other bits.
     tos_kept: u16,
     tos_set: u16,
-    /// Of the first tunnel: 1 when the customer has no other.
+    /// Of the first tunnel: 1 when the customer of whom something was kept last has one tunnel, so that nobody needs to ask which it is.
     alone: u32,
     /// Sum of the outer IPv4 header without what packets differ by, in the machine's order.
     sum: u32,

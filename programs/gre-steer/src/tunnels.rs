@@ -124,6 +124,7 @@ pub(crate) fn taken(packet: &Packet, customer: u32, number: u32) -> Option<Taken
     let value = KEPT_CUSTOMERS.get_ptr(customer & (KEPT - 1))?;
     // SAFETY: as in `find`.
     let kept = unsafe { &*value };
+    // The last one with this number, as `choose` has it.
     let mut at = 0;
     for (i, other) in kept.numbers.iter().enumerate().skip(1) {
         if (i as u32) < kept.count && *other == number {

@@ -124,6 +124,7 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u64, Reason> {
     let session = unsafe { SESSIONS.get(key) }.ok_or(Reason::NoSession)?;
     module::change_context(|context| context.session = session.session);
 
+    // Asked once, as in `plain`.
     let has_qfi = session.flags & session_flags::HAS_QFI != 0;
     let overhead = packet.forget::<0x1f>(if has_qfi { OVERHEAD + CONTAINER } else { OVERHEAD });
     let outer = outer::new(packet, &inner, session, overhead)?;
@@ -141,7 +142,7 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u64, Reason> {
     outer.emit(packet, TTL, id).ok_or(Reason::Headroom)?;
     let transport = packet.forget::<0x3f>(ethernet::LEN + outer.ip_len());
     let headers: &mut [u8; OVERHEAD] = packet.at_mut(transport).ok_or(Reason::Headroom)?;
-    write_headers(headers, session, overhead + inner.len, hash);
+    write_headers(headers, session, has_qfi, overhead + inner.len, hash);
     if has_qfi {
         write_container(packet.at_mut(transport + OVERHEAD).ok_or(Reason::Headroom)?, session);
     }
@@ -155,10 +156,16 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u64, Reason> {
     outer.next_hop.send(packet).map(u64::from)
 }
 
-/// Writes the headers between IP and the inner packet, or its container: of a UDP datagram of `len` octets without checksum, whose flow
-/// has this `hash`.
+/// Writes the headers between IP and the inner packet, or its container when it `has_qfi`: of a UDP datagram of `len` octets without
+/// checksum, whose flow has this `hash`.
 #[inline(always)]
-fn write_headers(octets: &mut [u8; OVERHEAD], session: &DownlinkSession, len: usize, hash: u32) {
+fn write_headers(
+    octets: &mut [u8; OVERHEAD],
+    session: &DownlinkSession,
+    has_qfi: bool,
+    len: usize,
+    hash: u32,
+) {
     let Some((udp, gtp)) = octets.split_first_chunk_mut() else { return };
     udp::Repr {
         source_port: DYNAMIC_PORTS | hash as u16,
@@ -169,7 +176,7 @@ fn write_headers(octets: &mut [u8; OVERHEAD], session: &DownlinkSession, len: us
     .emit(udp);
     let Some(gtp) = gtp.first_chunk_mut() else { return };
     gtpu::Repr {
-        extensions: session.flags & session_flags::HAS_QFI != 0,
+        extensions: has_qfi,
         message_type: gtpu::message::G_PDU,
         len: (len - OVERHEAD) as u16,
         teid: session.teid,

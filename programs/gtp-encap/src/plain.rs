@@ -40,6 +40,7 @@ pub(crate) fn forward(packet: &mut Packet, context: &PacketContext) -> Option<u3
     if is_alias(session.peer) {
         return None;
     }
+    // Asked once: user space may replace the session meanwhile, and what is written has to fit the room that is made for it.
     let has_qfi = session.flags & session_flags::HAS_QFI != 0;
     let container = if has_qfi { CONTAINER } else { 0 };
     let route = Route {
@@ -56,7 +57,7 @@ pub(crate) fn forward(packet: &mut Packet, context: &PacketContext) -> Option<u3
     }
     packet.move_start(-((END - IP + container) as i32))?;
     module::change_context(|context| context.session = session.session);
-    if write(packet, session, hop, &route, hash, kind).is_none() {
+    if write(packet, session, has_qfi, hop, &route, hash, kind).is_none() {
         // It was there just now, and is longer.
         return Some(module::refuse(Reason::Headroom));
     }
@@ -68,6 +69,7 @@ pub(crate) fn forward(packet: &mut Packet, context: &PacketContext) -> Option<u3
 fn write(
     packet: &mut Packet,
     session: &DownlinkSession,
+    has_qfi: bool,
     hop: &Hop,
     route: &Route,
     hash: u32,
@@ -88,9 +90,9 @@ fn write(
         ..ipv4::Repr::default()
     };
     ip.emit(front[IP..].first_chunk_mut()?);
-    write_headers(front[UDP..].first_chunk_mut()?, session, total_len as usize - ipv4::LEN, hash);
+    write_headers(front[UDP..].first_chunk_mut()?, session, has_qfi, total_len as usize - ipv4::LEN, hash);
     let mut inner: &mut [u8] = &mut front[END..];
-    if session.flags & session_flags::HAS_QFI != 0 {
+    if has_qfi {
         let (container, rest) = inner.split_first_chunk_mut()?;
         write_container(container, session);
         inner = rest;

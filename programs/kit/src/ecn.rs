@@ -30,7 +30,7 @@ pub fn decapsulated_tos(outer: u8, inner: u8) -> Result<u8, Reason> {
     Ok(inner & !CE | (MARKS >> (pair * 2)) as u8 & CE)
 }
 
-/// Whether the bits of congestion outside say nothing that those inside do not, so that a packet leaves its tunnel as it is.
+/// Whether a packet surely leaves its tunnel as it is: the bits outside are none, or those inside. It may in other cases, which are rare.
 #[inline(always)]
 pub fn is_same_ecn(outer: u8, inner: u8) -> bool {
     outer & CE == 0 || (outer ^ inner) & CE == 0

@@ -12,9 +12,10 @@ const IP: usize = ethernet::LEN;
 /// Octets of a TCP header up to that with its flags, which is the last one that is looked at.
 const FLAGS: usize = 14;
 
-/// A packet that is alone in its frame, without tags, IPv4 options and SYN, to one user, with a hop left to take off.
+/// A packet that is alone in its frame, without tags, IPv4 options and SYN, to a single address, with a hop left to take off.
 ///
-/// Of any packet that is none of these the long way knows what becomes of it.
+/// Not every such packet is found to be one: the shortest are not, nor those to 240.0.0.0/4. Of any packet that is none the long way
+/// knows what becomes of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Plain {
     /// EtherType, in network byte order.

@@ -29,7 +29,8 @@ pub fn fragment_id<O: Octets + ?Sized>(packet: &O, inner: &Inner, entropy: u32) 
 }
 
 /// Which of the first `count` tunnels with these numbers, which are not none, a flow of this `hash` takes: the one that scores
-/// highest with it (rendezvous hashing), so that only a tunnel's own flows move when it goes away.
+/// highest with it (rendezvous hashing), so that only a tunnel's own flows move when it goes away. Different numbers never score alike;
+/// of equal ones it is the last.
 #[inline(always)]
 pub fn choose(numbers: &[u32; CUSTOMER_TUNNELS], count: u32, hash: u32) -> usize {
     let mut best = 0;
@@ -40,7 +41,7 @@ pub fn choose(numbers: &[u32; CUSTOMER_TUNNELS], count: u32, hash: u32) -> usize
     )]
     for i in 1..CUSTOMER_TUNNELS {
         let score = score(hash, numbers[i]);
-        if (i as u32) < count && score > best_score {
+        if (i as u32) < count && score >= best_score {
             best = i;
             best_score = score;
         }
@@ -83,6 +84,13 @@ mod tests {
             if tunnel != 3 {
                 assert_eq!(after[choose(&after, 3, hash)], tunnel);
             }
+        }
+    }
+
+    #[test]
+    fn of_equal_numbers_the_last_is_chosen() {
+        for hash in 0..1000 {
+            assert_eq!(choose(&[5, 5, 5, 5], 3, hash), 2);
         }
     }
 
