@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /* Counts frames of Ethernet type 0x88b5 by the number in their first four octets, in maps of many types. What includes it
- * says how the count of one number looks: `struct flow`, `COUNT(flow, octets)`, and `VERDICT`. */
+ * says how the count of one number looks: `struct flow`, `COUNT(flow, octets)`, and `VERDICT`; and `KEPT`, in what way the octets of
+ * the last frame are kept, which is 16 octets. */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <bpf/bpf_endian.h>
@@ -39,6 +40,13 @@ struct {
 	__type(value, struct flow);
 } routes SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, KEPT);
+} kept_last SEC(".maps");
+
 static __always_inline void count(void *map, const void *key, __u32 octets)
 {
 	static const struct flow zero;
@@ -59,10 +67,13 @@ int xdp_flows(struct xdp_md *ctx)
 	struct ethhdr *eth = data;
 	__u32 *number = (void *)(eth + 1);
 	struct prefix address = { .prefixlen = 32, .address = { 10 } };
-	__u32 key, octets = end - data;
+	__u32 key, zero = 0, octets = end - data;
+	__u64 *last = bpf_map_lookup_elem(&kept_last, &zero);
 
 	if ((void *)(number + 1) > end || eth->h_proto != bpf_htons(0x88b5))
 		return XDP_PASS;
+	if (last)
+		*last = octets;
 	key = *number;
 	address.address[3] = key;
 	count(&flows, &key, octets);

@@ -8,10 +8,16 @@ struct flow {
 	__u16 kind;
 };
 
+struct last {
+	__u64 octets;
+	__u64 spare;
+};
+
 #define COUNT(flow, octets)                                                                                            \
 	do {                                                                                                           \
 		(flow)->packets++;                                                                                     \
 		__sync_fetch_and_add(&(flow)->bytes, octets);                                                          \
 	} while (0)
+#define KEPT struct last
 #define VERDICT XDP_DROP
 #include "flows.h"

@@ -10,6 +10,11 @@ struct flow {
 	__u16 reserved;
 };
 
+struct last {
+	__u64 octets;
+	__u64 spare;
+};
+
 #define COUNT(flow, octets)                                                                                            \
 	do {                                                                                                           \
 		__sync_fetch_and_add(&(flow)->packets, 1);                                                             \
@@ -17,5 +22,6 @@ struct flow {
 		(flow)->spare = 7;                                                                                     \
 		(flow)->kind = 3;                                                                                      \
 	} while (0)
+#define KEPT struct last
 #define VERDICT XDP_DROP
 #include "flows.h"

@@ -10,6 +10,8 @@ struct flow {
 	__u64 octets;
 };
 
+typedef __u64 last[2];
+
 #define COUNT(flow, size)                                                                                              \
 	do {                                                                                                           \
 		__sync_fetch_and_add(&(flow)->packets, 1);                                                             \
@@ -17,5 +19,6 @@ struct flow {
 		(flow)->kind = 3;                                                                                      \
 		(flow)->version = 2;                                                                                   \
 	} while (0)
+#define KEPT last
 #define VERDICT XDP_DROP
 #include "flows.h"

@@ -20,7 +20,7 @@ use aya_obj::generated::bpf_map_type;
 use xdpchain_compose::btf::Btf;
 use xdpchain_compose::{Image, MapDef, MapOwner, MapUse};
 use xdpchain_spec::MigrateSpec;
-use xdpchain_state::{FieldChange, Half, MapConverter};
+use xdpchain_state::{FieldChange, Half, MapConverter, is_kept};
 
 use crate::error::{Error, Result};
 use crate::features;
@@ -300,10 +300,14 @@ impl Host {
             let (renames, newest) = moves.told(module, &map.def.name);
             let wants =
                 Typed { btf: Some(image_btf.clone()), key: map.def.btf_key, value: map.def.btf_value };
+            let carries = !is_kept(&map.def.name);
+            let to = wants.halves((map.def.key_size, map.def.value_size));
+            let from = typed.halves((old.info().key_size, old.info().value_size));
             let converter = MapConverter::new(
                 map.def.map_type,
-                typed.halves((old.info().key_size, old.info().value_size)),
-                wants.halves((map.def.key_size, map.def.value_size)),
+                // Of what is not carried over it does not matter what it was.
+                if carries { from } else { to },
+                to,
                 &renames,
                 &newest,
             )
@@ -343,7 +347,7 @@ impl Host {
                 max_entries: (old.info().max_entries, new.info().max_entries),
                 took: Duration::ZERO,
             };
-            let moving = Moving { name, old, new, converter };
+            let moving = Moving { name, old, new, converter, carries };
             let mut snapshot = moving.snapshot();
             let snapshot = if live {
                 Snapshot::load(&saved, snapshot)?

@@ -28,5 +28,7 @@ pub use map::{MapCodec, PER_CPU_ALIGN, Table};
 pub use migrate::{Converter, FieldChange, Misfit, What};
 pub use refit::{Refit, Refused, Target};
 pub use row::{Cell, RowFields};
-pub use saved::{Contents, LeftOut, Record, STATE_VERSION, SavedMap, StateReader, StateWriter, not_saved};
+pub use saved::{
+    Contents, LeftOut, Record, STATE_VERSION, SavedMap, StateReader, StateWriter, is_kept, not_saved,
+};
 pub use value::Value;

@@ -134,6 +134,11 @@ impl SavedMap {
     }
 }
 
+/// Whether a map holds, by its name, what a program found out a moment ago and asks for again: nothing to save, nor to carry over.
+pub fn is_kept(name: &str) -> bool {
+    name.starts_with("kept_")
+}
+
 /// Why maps of a type (`enum bpf_map_type`) are not saved; none for those that are.
 pub fn not_saved(map_type: u32) -> Option<&'static str> {
     match map_type {

@@ -20,6 +20,8 @@ pub(crate) struct Moving {
     pub(crate) old: Map,
     pub(crate) new: Map,
     pub(crate) converter: MapConverter,
+    /// Whether they do at all, or the new map begins empty.
+    pub(crate) carries: bool,
 }
 
 /// What is to be changed of which entry, for each CPU.
@@ -63,7 +65,7 @@ impl Moving {
 
     /// Puts everything into the new map, which is empty and which nobody uses.
     pub(crate) fn fill(&self, snapshot: &mut Snapshot) -> Result<()> {
-        for batch in self.old.entries() {
+        for batch in self.entries() {
             snapshot.fill(&batch?);
         }
         let (entries, room) = (snapshot.len(), self.new.info().max_entries);
@@ -208,11 +210,16 @@ impl Moving {
         Ok(merged)
     }
 
+    /// The old map's entries, as far as they are carried over.
+    fn entries(&self) -> impl Iterator<Item = Result<Entries>> + '_ {
+        self.carries.then(|| self.old.entries()).into_iter().flatten()
+    }
+
     /// What is not as it was when it was read last.
     fn read(&self, snapshot: &mut Snapshot) -> Result<Vec<Since>> {
         let mut since = Vec::new();
         snapshot.begin();
-        for batch in self.old.entries() {
+        for batch in self.entries() {
             snapshot.update(&batch?, &mut since);
         }
         snapshot.end(&mut since);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use xdpchain_state::MapConverter;
+use xdpchain_state::{MapConverter, is_kept};
 
 use super::entries::Moving;
 use super::snapshot::Snapshot;
@@ -71,15 +71,16 @@ impl Host {
         let (renames, newest) = moves.told(module, name);
         let sizes = |map: &Map| (map.info().key_size, map.info().value_size);
         let (has, wants) = (Typed::of(&old)?, Typed::of(&new_map)?);
+        let carries = !is_kept(name);
         let converter = MapConverter::new(
             new_map.info().map_type,
-            has.halves(sizes(&old)),
+            if carries { has.halves(sizes(&old)) } else { wants.halves(sizes(&new_map)) },
             wants.halves(sizes(&new_map)),
             &renames,
             &newest,
         )
         .map_err(|e| Error::Migrate { map: label.clone(), reason: e.to_string() })?;
-        let moving = Moving { name: label.clone(), old, new: new_map, converter };
+        let moving = Moving { name: label.clone(), old, new: new_map, converter, carries };
         let saved = self.at.migration(new);
         let snapshot = Snapshot::load(&saved, moving.snapshot())?;
         sys::wait_for_programs();

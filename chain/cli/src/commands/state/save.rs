@@ -15,7 +15,7 @@ use xdpchain_compose::MapOwner;
 use xdpchain_compose::btf::Btf;
 use xdpchain_host::{Entries, Host, Map};
 use xdpchain_spec::MapRef;
-use xdpchain_state::{Contents, LeftOut, SavedMap, StateWriter, not_saved};
+use xdpchain_state::{Contents, LeftOut, SavedMap, StateWriter, is_kept, not_saved};
 
 use crate::commands::status::map_name;
 use crate::error::{Error, Result, exit};
@@ -25,8 +25,6 @@ use crate::output::{Output, grouped, octets};
 const WRITE_ONLY: u32 = 1 << 4;
 /// By this name a map is known that holds what a program knows of the packet at hand.
 const SCRATCH: &str = "scratch";
-/// What the names of maps begin with that hold what a program found out elsewhere, for a short while.
-const KEPT: &str = "kept_";
 
 /// What to save.
 pub(super) struct What<'a> {
@@ -172,7 +170,7 @@ fn reason(name: &str, map: &Map, compiled: bool) -> Option<String> {
         "it holds constants or variables of one build of the module"
     } else if name == CONTEXT_MAP || name.eq_ignore_ascii_case(SCRATCH) {
         "it holds what is known of a packet under way"
-    } else if name.starts_with(KEPT) {
+    } else if is_kept(name) {
         "it holds what was found out a moment ago"
     } else if compiled {
         "it is what another map is compiled to, which is done anew where that one is restored"
