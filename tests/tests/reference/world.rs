@@ -41,10 +41,11 @@ maps:
   acl/config:
     - { key: 0, value: { default_action: 0 } }
   gre-steer/customers:
-    - { key: 7, value: { tunnels: [3, 4, 0, 0], count: 2 } }
+    - { key: 7, value: { tunnels: [3, 4, 5, 0], count: 3 } }
   gre-steer/tunnels:
     - { key: 3, value: { local: 203.0.113.1, remote: 233.252.0.7 } }
     - { key: 4, value: { local: 203.0.113.1, remote: 203.0.113.2, key: 7, flags: 1 } }
+    - { key: 5, value: { local: 203.0.113.1, remote: 203.0.113.2, ttl: 9 } }
   gtp-encap/sessions:
     - key: { customer: 7, address: 10.45.0.9 }
       value: { session: 42, teid: 0xabcd0001, peer: 198.51.100.7, local: 192.0.2.1 }
