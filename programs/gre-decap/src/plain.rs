@@ -6,9 +6,9 @@
 
 use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use xdpchain_abi::{GreIngress, GreKey, Ipv4, Reason, tunnel_flags};
-use xdpchain_kit::{Addresses, Inner, Packet, is_link_local, is_same_ecn};
+use xdpchain_kit::{Addresses, Inner, Packet, is_link_local, is_same_ecn, open6};
 use xdpchain_wire::{
-    Octets as _, OctetsMut as _,
+    Octets as _,
     ethernet::{self, ethertype},
     gre, ipv4, ipv6, protocol,
 };
@@ -59,7 +59,8 @@ pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
         let addresses = Addresses::parse(outer.first_chunk()?);
         addresses.write_header(outer.last_chunk_mut()?, ethertype::IPV4);
     } else {
-        open6(packet, end, tunnel, outer_tos)?;
+        let passes = |packet: &Packet, inner: &Inner| is_plain6(packet, inner, tunnel);
+        open6(packet, END, end, outer_tos, passes)?;
     }
     if packet.move_start((END - ethernet::LEN) as i32).is_none() {
         // It is longer than what is taken away.
@@ -81,21 +82,9 @@ fn is_plain4(inner: &[u8; ipv4::LEN], len: usize, key: &GreKey, tunnel: &GreIngr
         && !is_ours(ip.destination())
 }
 
-/// Makes the inner packet, which ends at `end`, a frame, if it is IPv6. `None`, and nothing has changed, when it is for the long way.
+/// Whether nobody here is to look at the inner IPv6 packet: it is not to the link, and the tunnel has no inside addresses.
 #[inline(always)]
-fn open6(packet: &mut Packet, end: usize, tunnel: &GreIngress, outer_tos: u8) -> Option<()> {
-    let inner = Inner::parse(packet, END, end).ok()?;
-    if inner.ethertype != ethertype::IPV6 || inner.ttl <= 1 || END + inner.len != end {
-        return None;
-    }
-    let header: &[u8; ipv6::LEN] = packet.at(END)?;
-    if is_link_local(header[24], header[25]) || tunnel.flags & tunnel_flags::INSIDE6 != 0 {
-        return None;
-    }
-    if !is_same_ecn(outer_tos, inner.tos) {
-        return None;
-    }
-    let addresses = packet.addresses()?;
-    addresses.write_header(packet.at_mut(END - ethernet::LEN)?, ethertype::IPV6);
-    Some(())
+fn is_plain6(packet: &Packet, inner: &Inner, tunnel: &GreIngress) -> bool {
+    let Some(header) = packet.at::<{ ipv6::LEN }>(inner.offset) else { return false };
+    !is_link_local(header[24], header[25]) && tunnel.flags & tunnel_flags::INSIDE6 == 0
 }

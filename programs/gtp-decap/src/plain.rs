@@ -9,7 +9,7 @@ use core::mem::offset_of;
 
 use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use xdpchain_abi::{GTPU_PORT, Ipv4, Reason, UplinkKey, UplinkSession, tags};
-use xdpchain_kit::{Addresses, Inner, Packet, is_same_ecn};
+use xdpchain_kit::{Addresses, Inner, Packet, is_same_ecn, open6};
 use xdpchain_wire::{
     OctetsMut as _,
     ethernet::{self, ethertype},
@@ -65,6 +65,7 @@ pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
     if session.peer != source || asks(session) {
         return None;
     }
+    let of_session = |packet: &Packet, inner: &Inner| check_source(packet, inner, session).is_ok();
     let (offset, flow) = if bare {
         let front: &mut [u8; END + ipv4::LEN] = packet.front_mut()?;
         let (outer, inner) = front.split_last_chunk_mut()?;
@@ -72,7 +73,7 @@ pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
             let addresses = Addresses::parse(outer.first_chunk()?);
             addresses.write_header(outer.last_chunk_mut()?, ethertype::IPV4);
         } else {
-            open6(packet, END, end, session, outer_tos)?;
+            open6(packet, END, end, outer_tos, of_session)?;
         }
         (END, Flow::NONE)
     } else {
@@ -87,7 +88,7 @@ pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
         if judge4(inner.first_chunk()?, end - offset, session, outer_tos)? {
             addresses.write_header(header, ethertype::IPV4);
         } else {
-            open6(packet, offset, end, session, outer_tos)?;
+            open6(packet, offset, end, outer_tos, of_session)?;
         }
         (offset, Flow::of(&payload))
     };
@@ -129,26 +130,4 @@ fn judge4(inner: &[u8; ipv4::LEN], len: usize, session: &UplinkSession, outer_to
     let ours = session.inner4 != Ipv4::default() && ip.source() == session.inner4;
     let plain = ours && ip.ttl() > 1 && ip.total_len() as usize == len && is_same_ecn(outer_tos, ip.tos());
     plain.then_some(true)
-}
-
-/// Makes the inner packet from `offset` to `end` a frame, if it is IPv6. `None`, and nothing has changed, when it is for the long way.
-#[inline(always)]
-fn open6(
-    packet: &mut Packet,
-    offset: usize,
-    end: usize,
-    session: &UplinkSession,
-    outer_tos: u8,
-) -> Option<()> {
-    let inner = Inner::parse(packet, offset, end).ok()?;
-    if inner.ethertype != ethertype::IPV6 || inner.ttl <= 1 || offset + inner.len != end {
-        return None;
-    }
-    check_source(packet, &inner, session).ok()?;
-    if !is_same_ecn(outer_tos, inner.tos) {
-        return None;
-    }
-    let addresses = packet.addresses()?;
-    addresses.write_header(packet.at_mut(offset - ethernet::LEN)?, ethertype::IPV6);
-    Some(())
 }

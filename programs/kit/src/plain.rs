@@ -1,11 +1,12 @@
-//! Users' packets as most of them are, on their way into a tunnel.
+//! Users' packets as most of them are, on their way into a tunnel and out of one.
 
 use xdpchain_wire::{
+    OctetsMut as _,
     ethernet::{self, ethertype},
     ipv4, ipv6, protocol, tcp,
 };
 
-use crate::Packet;
+use crate::{Inner, Packet, is_same_ecn};
 
 /// Where the packet begins in its frame.
 const IP: usize = ethernet::LEN;
@@ -74,4 +75,26 @@ impl Plain {
         let plain = !is_tcp || front[front.len() - 1] & tcp::flags::SYN == 0;
         plain.then_some(Self { kind: ethertype::IPV6.to_be(), len, tos: view.traffic_class() })
     }
+}
+
+/// Makes the packet in a tunnel, from `offset` to `end`, a frame, when it is IPv6 and `passes`: writes an Ethernet header in front of it,
+/// where the frame's start is to be moved. `None`, and nothing has changed, when it is for the long way.
+#[inline(always)]
+pub fn open6(
+    packet: &mut Packet,
+    offset: usize,
+    end: usize,
+    outer_tos: u8,
+    passes: impl FnOnce(&Packet, &Inner) -> bool,
+) -> Option<()> {
+    let inner = Inner::parse(packet, offset, end).ok()?;
+    if inner.ethertype != ethertype::IPV6 || inner.ttl <= 1 || offset + inner.len != end {
+        return None;
+    }
+    if !passes(packet, &inner) || !is_same_ecn(outer_tos, inner.tos) {
+        return None;
+    }
+    let addresses = packet.addresses()?;
+    addresses.write_header(packet.at_mut(offset - ethernet::LEN)?, ethertype::IPV6);
+    Some(())
 }
