@@ -166,6 +166,9 @@ impl Composed {
         if fixture.reason().map_err(|error| error.to_string())? == Some(Reason::TooBig) {
             return Ok(());
         }
+        // It may be another CPU's turn.
+        let context = self.map(None, CONTEXT_MAP)?;
+        update(context, &[0; 4], &vec![0; context.value_len()])?;
         self.set_context(fixture)?;
         match send().map_err(|error| format!("again: {error}"))? {
             again if again == verdict => {}
