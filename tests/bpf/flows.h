@@ -68,12 +68,10 @@ int xdp_flows(struct xdp_md *ctx)
 	__u32 *number = (void *)(eth + 1);
 	struct prefix address = { .prefixlen = 32, .address = { 10 } };
 	__u32 key, zero = 0, octets = end - data;
-	__u64 *last = bpf_map_lookup_elem(&kept_last, &zero);
+	__u64 *last;
 
 	if ((void *)(number + 1) > end || eth->h_proto != bpf_htons(0x88b5))
 		return XDP_PASS;
-	if (last)
-		*last = octets;
 	key = *number;
 	address.address[3] = key;
 	count(&flows, &key, octets);
@@ -85,6 +83,9 @@ int xdp_flows(struct xdp_md *ctx)
 	struct flow *route = bpf_map_lookup_elem(&routes, &address);
 	if (route)
 		COUNT(route, octets);
+	last = bpf_map_lookup_elem(&kept_last, &zero);
+	if (last)
+		*last = octets;
 	return VERDICT;
 }
 
