@@ -180,7 +180,7 @@ fn drawn(rules: &[(u32, AclRule)], tables: &Compiled, traffic: Traffic) -> Vec<P
             let mut all = some(PACKETS * 4);
             all.sort_by_key(|packet| {
                 let walk = tables.walk(&packet.key());
-                std::cmp::Reverse(walk.visits + walk.cuts + 3 * walk.checks)
+                std::cmp::Reverse(walk.cost())
             });
             // The longest hundredth, over and over.
             let longest = (PACKETS / 25) as usize;

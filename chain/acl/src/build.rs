@@ -5,11 +5,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use xdpchain_abi::acl_tables::{CUTS, LONGEST, NODE_COUNT, Node, STACK, TABLES, VISITS, kind};
+use xdpchain_abi::acl_tables::{
+    CUTS, LONGEST, NODE_COUNT, Node, STACK, Sieved, TABLES, VISITS, WINDOWS, kind,
+};
 
 use crate::cube::{Cube, Rule};
 use crate::cut::{Chooser, Plan, Window};
 use crate::error::AclError;
+use crate::sieve::{self, Vectors};
+use crate::tables;
 
 /// Sets of so many rules are searched for idle ones pair by pair.
 const PAIRS: usize = 24;
@@ -23,16 +27,20 @@ const LEAST: usize = 4096;
 const MOST: usize = NODE_COUNT / 4 * 3;
 
 /// A plan for rules that no other one has a short enough way for: whatever there is of memory.
-const LAST: Plan = Plan { fork: 1e6, copy: 2.0, few: 2 };
+const LAST: Plan = Plan { fork: 1e6, copy: 2.0, few: 2, sieved: 0, enough: 0 };
 
 /// The plans; the one with the fastest tree is kept.
-const PLANS: [Plan; 6] = [
-    Plan { fork: 3.0, copy: 3.0, few: 6 },
-    Plan { fork: 0.5, copy: 10.0, few: 6 },
-    Plan { fork: 6.0, copy: 3.0, few: 6 },
-    Plan { fork: 0.5, copy: 3.0, few: 6 },
-    Plan { fork: 1.5, copy: 10.0, few: 6 },
-    Plan { fork: 6.0, copy: 10.0, few: 6 },
+const PLANS: [Plan; 10] = [
+    Plan { fork: 3.0, copy: 3.0, few: 6, sieved: 64, enough: 32 },
+    Plan { fork: 6.0, copy: 10.0, few: 6, sieved: 64, enough: 32 },
+    Plan { fork: 3.0, copy: 3.0, few: 6, sieved: 12, enough: 0 },
+    Plan { fork: 0.5, copy: 3.0, few: 6, sieved: 12, enough: 0 },
+    Plan { fork: 3.0, copy: 3.0, few: 6, sieved: 0, enough: 0 },
+    Plan { fork: 0.5, copy: 10.0, few: 6, sieved: 0, enough: 0 },
+    Plan { fork: 6.0, copy: 3.0, few: 6, sieved: 0, enough: 0 },
+    Plan { fork: 0.5, copy: 3.0, few: 6, sieved: 0, enough: 0 },
+    Plan { fork: 1.5, copy: 10.0, few: 6, sieved: 0, enough: 0 },
+    Plan { fork: 6.0, copy: 10.0, few: 6, sieved: 0, enough: 0 },
 ];
 
 /// A tree.
@@ -77,7 +85,8 @@ pub(crate) fn build(rules: &[Rule], cost: impl Fn(&Tree) -> f64) -> Result<Tree,
         match builder.node(set.clone(), &Cube::ALL, budget.min(MOST)) {
             Ok(built) if built.cost.visits[0] <= VISITS && built.cost.stack[0] <= STACK => {
                 let tree = Tree { root: built.node, nodes: builder.nodes, visits: built.cost.visits[0] };
-                let cost = cost(&tree);
+                // Of trees that are as fast the smaller one.
+                let cost = cost(&tree) * (1.0 + tree.nodes.len() as f64 / (4 * NODE_COUNT) as f64);
                 if best.as_ref().is_none_or(|(least, _)| cost < *least) {
                     best = Some((cost, tree));
                 }
@@ -166,6 +175,12 @@ impl Builder<'_> {
     /// The node for the rules of `set`, ascending, and packets of `region`, with about `budget` nodes beneath it.
     fn node(&mut self, mut set: Vec<u32>, region: &Cube, budget: usize) -> Result<Built, TooLarge> {
         self.drop_idle(&mut set, region);
+        if (2..=self.plan.sieved).contains(&set.len()) {
+            let chooser = Chooser::new(self.rules, &set, region, budget, self.plan);
+            if let Some(vectors) = sieve::choose(self.rules, &set, region, &chooser) {
+                return self.sieve(&set, &vectors);
+            }
+        }
         let mut budget = budget;
         let cut = loop {
             if set.len() <= 2 {
@@ -258,6 +273,32 @@ impl Builder<'_> {
         }
         let node = Node::cut(window.word, window.shift, window.width, table);
         Ok(Built { node, cost: cost.cut(), first })
+    }
+
+    /// A sieve of the rules of `set`.
+    fn sieve(&mut self, set: &[u32], vectors: &[Vectors]) -> Result<Built, TooLarge> {
+        let table = self.table(Sieved::NODES * (1 + set.len()))?;
+        for at in 0..WINDOWS {
+            // The same one again where fewer do.
+            self.nodes[table + at] = match vectors.get(at) {
+                Some(vectors) => self.vectors(vectors)?.0,
+                None => self.nodes[table],
+            };
+        }
+        let sieved = self.nodes[Sieved::first(table)..].as_chunks_mut().0;
+        for (nodes, rule) in sieved.iter_mut().zip(set) {
+            *nodes = tables::sieved_words(&self.rules[*rule as usize].sieved());
+        }
+        Ok(Built { node: Node::sieve(table), cost: Cost::ONE, first: set[0] })
+    }
+
+    /// A window of a sieve.
+    fn vectors(&mut self, Vectors { window, of }: &Vectors) -> Result<Node, TooLarge> {
+        let table = self.table(of.len() * 2)?;
+        for (at, vector) in of.iter().enumerate() {
+            self.nodes[table + at * 2..][..2].copy_from_slice(&tables::words(*vector));
+        }
+        Ok(Node::cut(window.word, window.shift, window.width, table))
     }
 
     /// Rules that are checked one after the other.

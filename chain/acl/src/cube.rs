@@ -1,6 +1,6 @@
 //! A rule, and a set of packets, as bounds on each word of the key.
 
-use xdpchain_abi::acl_tables::{Entry, fact, fixed, prefix_mask, word};
+use xdpchain_abi::acl_tables::{Entry, Sieved, fact, fixed, prefix_mask, sieved, word};
 use xdpchain_abi::{ACL_RULES, AclRule, acl_action, acl_flags, direction};
 
 use crate::error::AclError;
@@ -31,6 +31,17 @@ impl Cube {
         key[..BITS].copy_from_slice(&self.value);
         key[word::PORTS] = u64::from(self.ports[0][0]) << 16 | u64::from(self.ports[1][0]);
         key
+    }
+
+    /// Whether the packet of this key is in it.
+    pub(crate) fn has(&self, key: &[u64; word::ROOM]) -> bool {
+        let ports = [key[word::PORTS] >> 16, key[word::PORTS] & 0xffff];
+        (0..BITS).all(|w| (self.value[w] ^ key[w]) & self.mask[w] == 0)
+            && self
+                .ports
+                .iter()
+                .zip(ports)
+                .all(|([low, high], port)| (u64::from(*low)..=u64::from(*high)).contains(&port))
     }
 
     /// Whether some packet may be in both.
@@ -159,6 +170,31 @@ impl Rule {
         }
         let &AclRule { src_len, dst_len, action, .. } = rule;
         Ok(Some(Self { number, cube, action, src_len, dst_len }))
+    }
+
+    /// The rule as a sieve has it.
+    pub(crate) fn sieved(&self) -> Sieved {
+        let Cube { value, mask, ports } = self.cube;
+        // What `fact::IPV4` says of an address the upper bits need not say again.
+        let of_ipv4 =
+            |len: u8| len == 0 || len >= IPV4_LEN && mask[word::FIXED] & value[word::FIXED] & fact::IPV4 != 0;
+        let more = !of_ipv4(self.src_len) || !of_ipv4(self.dst_len);
+        let open = |len: u8| 32 - len.saturating_sub(IPV4_LEN);
+        let flag = |is: bool, flag: u8| if is { flag } else { 0 };
+        Sieved {
+            src: value[word::SRC_LOW] as u32,
+            dst: value[word::DST_LOW] as u32,
+            customer: (value[word::FIXED] >> 32) as u32,
+            fixed: value[word::FIXED] as u32,
+            fixed_mask: mask[word::FIXED] as u32,
+            src_port: ports[0],
+            dst_port: ports[1],
+            rule: self.number,
+            src_open: open(self.src_len)
+                | flag(more, sieved::MORE)
+                | flag(self.action == acl_action::DENY, sieved::DENY),
+            dst_open: open(self.dst_len) | flag(mask[word::FIXED] >> 32 != 0, sieved::CUSTOMER),
+        }
     }
 
     /// The rule as the program checks it.

@@ -35,6 +35,8 @@ pub(crate) enum Values {
     Bits { base: u32, mask: u32, all: u32 },
     /// A range, both ends included.
     Range { low: u32, high: u32 },
+    /// Such a range of numbers, of which the lower bits, `all`, are the values.
+    Around { low: u32, high: u32, all: u32 },
 }
 
 impl Window {
@@ -65,6 +67,18 @@ impl Window {
         }
     }
 
+    /// The values of packets in `cube`, wherever the window is: of a port perhaps more than one after the other.
+    pub(crate) fn any_values(&self, cube: &Cube) -> Values {
+        let Some((port, shift)) = self.port() else { return self.values(cube, &Cube::ALL) };
+        let all = (1u32 << self.width) - 1;
+        let [low, high] = cube.ports[port].map(|port| u32::from(port) >> shift);
+        if high - low >= all {
+            Values::Range { low: 0, high: all }
+        } else {
+            Values::Around { low, high, all }
+        }
+    }
+
     /// The part of `region` with this value.
     pub(crate) fn narrowed(&self, region: &Cube, value: u32) -> Cube {
         let mut part = *region;
@@ -88,7 +102,7 @@ impl Values {
     pub(crate) fn len(&self) -> u32 {
         match *self {
             Self::Bits { mask, all, .. } => 1 << (all & !mask).count_ones(),
-            Self::Range { low, high } => high - low + 1,
+            Self::Range { low, high } | Self::Around { low, high, .. } => high - low + 1,
         }
     }
 
@@ -96,6 +110,7 @@ impl Values {
     pub(crate) fn each(&self, mut each: impl FnMut(u32)) {
         match *self {
             Self::Range { low, high } => (low..=high).for_each(each),
+            Self::Around { low, high, all } => (low..=high).for_each(|number| each(number & all)),
             Self::Bits { base, mask, all } => {
                 let open = all & !mask;
                 let mut part = 0u32;
@@ -111,6 +126,9 @@ impl Values {
     }
 }
 
+/// What a bit of a window costs in bits of gain, where sets need not be told apart to the last rule.
+const BIT: f32 = 0.1;
+
 /// What the choice of cuts weighs. No one weight suits every set of rules.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
@@ -120,6 +138,10 @@ pub(crate) struct Plan {
     pub(crate) few: usize,
     /// Nodes that a copy of a rule will need further down, at most.
     pub(crate) copy: f64,
+    /// Sets of up to so many rules are put through a sieve, if there is one; 0 for none.
+    pub(crate) sieved: usize,
+    /// Sets of so many rules need not be told apart further; 0 for none.
+    pub(crate) enough: usize,
 }
 
 impl Plan {
@@ -195,8 +217,12 @@ impl<'a> Chooser<'a> {
 
     /// Windows that look promising.
     fn windows(&self) -> Vec<Window> {
+        self.windows_of(self.widest())
+    }
+
+    /// Windows, of up to `widest` bits, that look promising.
+    pub(crate) fn windows_of(&self, widest: u32) -> Vec<Window> {
         let mut windows = Vec::new();
-        let widest = self.widest();
         let step = if widest > 8 { 2 } else { 1 };
         for w in 0..BITS {
             let Some(scores) = self.scores(w) else { continue };
@@ -341,7 +367,9 @@ impl<'a> Chooser<'a> {
         }
         let told = (rules - aside) as f32 / rules as f32;
         let fork = if aside > 0 { self.plan.fork } else { 0.0 };
-        let gain = told * (rules as f32 / mean as f32).log2() - fork;
+        let enough = mean.max(self.plan.enough as f64) as f32;
+        let room = if self.plan.enough > 0 { BIT * window.width as f32 } else { 0.0 };
+        let gain = told * (rules as f32 / enough).log2() - fork - room;
         Some(Cut { window, aside_from, gain })
     }
 

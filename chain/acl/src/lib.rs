@@ -14,6 +14,7 @@ mod cut;
 mod error;
 mod packet;
 pub mod sample;
+mod sieve;
 mod tables;
 
 pub use error::AclError;

@@ -2,8 +2,8 @@
 
 use xdpchain_abi::AclRule;
 use xdpchain_abi::acl_tables::{
-    BLOCK, COUNT_AT, CUTS, DIGEST_AT, Entry, LAYOUT, LAYOUT_AT, MASKS, NODE_COUNT, Node, ROOT, VISITS, kind,
-    prefix_mask, word,
+    BLOCK, CHECKS, COUNT_AT, CUTS, DIGEST_AT, Entry, LAYOUT, LAYOUT_AT, MASKS, NODE_COUNT, Node, PLACES_AT,
+    ROOT, SIEVED, Sieved, VISITS, WINDOWS, kind, place_of, prefix_mask, sieved, word,
 };
 
 use crate::build;
@@ -33,8 +33,17 @@ pub struct Walk {
     pub visits: usize,
     /// Cuts.
     pub cuts: usize,
+    /// Sieves.
+    pub sieves: usize,
     /// Rules that the packet was compared with.
     pub checks: usize,
+}
+
+impl Walk {
+    /// What it costs the program, in the time of a cut: about, and as far as what is in the caches does not matter.
+    pub fn cost(&self) -> usize {
+        self.visits + self.cuts + 3 * self.checks + 3 * self.sieves
+    }
 }
 
 impl Compiled {
@@ -55,7 +64,7 @@ impl Compiled {
         let mut tree = build::build(&in_force, |tree| {
             let cost = |key| {
                 let walk = walk(tree.root, &tree.nodes, &entries, key);
-                walk.visits + walk.cuts + 3 * walk.checks
+                walk.cost()
             };
             keys.iter().map(cost).sum::<usize>() as f64
         })?;
@@ -64,6 +73,13 @@ impl Compiled {
                 let at = MASKS / 4 + usize::from(len) * 4 + half * 2;
                 tree.nodes[at..at + 2].copy_from_slice(&words(mask));
             }
+        }
+        let mut places = [0; SIEVED];
+        for bit in 0..SIEVED {
+            places[place_of(1 << bit)] = bit as u8;
+        }
+        for (at, four) in places.as_chunks().0.iter().enumerate() {
+            tree.nodes[PLACES_AT + at] = u32::from_ne_bytes(*four);
         }
         tree.nodes[ROOT] = tree.root.0;
         tree.nodes[LAYOUT_AT] = LAYOUT;
@@ -114,6 +130,7 @@ fn walk(root: Node, nodes: &[u32], entries: &[(u16, Entry)], key: &[u64; word::R
         let found = entries.binary_search_by_key(&rule, |(number, _)| u32::from(*number));
         found.is_ok_and(|at| entry_matches(&entries[at].1, key))
     };
+    let bits = |cut: Node| ((key[cut.word()] >> cut.shift()) as u32 & cut.mask()) as usize;
     let mut walk = Walk::default();
     let mut at = root;
     let mut list = (0, 0);
@@ -125,8 +142,33 @@ fn walk(root: Node, nodes: &[u32], entries: &[(u16, Entry)], key: &[u64; word::R
                 break;
             }
             walk.cuts += 1;
-            let bits = (key[at.word()] >> at.shift()) as u32 & at.mask();
-            at = node(at.table() + bits as usize);
+            at = node(at.table() + bits(at));
+        }
+        if at.is_sieve() {
+            walk.sieves += 1;
+            let mut left = (0..WINDOWS).fold(u64::MAX, |left, window| {
+                let window = node(at.table() + window);
+                let vector = window.table() + bits(window) * 2;
+                left & number([node(vector).0, node(vector + 1).0])
+            });
+            for _ in 0..CHECKS {
+                if left == 0 {
+                    break;
+                }
+                let first = Sieved::first(at.table()) + left.trailing_zeros() as usize * Sieved::NODES;
+                let found = sieved_of(std::array::from_fn(|word| node(first + word).0));
+                let rule = u32::from(found.rule);
+                if walk.rule.is_some_and(|best| best <= rule) {
+                    break;
+                }
+                walk.checks += 1;
+                if sieved_matches(&found, key) && (found.src_open & sieved::MORE == 0 || matches(rule)) {
+                    walk.rule = Some(rule);
+                    break;
+                }
+                left &= left - 1;
+            }
+            at = Node::default();
         }
         if at.kind() == kind::LIST {
             if list.1 > 0 {
@@ -160,8 +202,22 @@ fn walk(root: Node, nodes: &[u32], entries: &[(u16, Entry)], key: &[u64; word::R
     walk
 }
 
+fn sieved_matches(rule: &Sieved, key: &[u64; word::ROOM]) -> bool {
+    let in_prefix =
+        |at: usize, prefix: u32, open: u8| u64::from(key[at] as u32 ^ prefix) >> (open & sieved::OPEN) == 0;
+    in_prefix(word::SRC_LOW, rule.src, rule.src_open)
+        && in_prefix(word::DST_LOW, rule.dst, rule.dst_open)
+        && (key[word::FIXED] as u32 ^ rule.fixed) & rule.fixed_mask == 0
+        && (rule.dst_open & sieved::CUSTOMER == 0 || key[word::FIXED] >> 32 == u64::from(rule.customer))
+        && within(key[word::PORTS] >> 16 & 0xffff, rule.src_port)
+        && within(key[word::PORTS] & 0xffff, rule.dst_port)
+}
+
+fn within(port: u64, range: [u16; 2]) -> bool {
+    u64::from(range[0]) <= port && port <= u64::from(range[1])
+}
+
 fn entry_matches(entry: &Entry, key: &[u64; word::ROOM]) -> bool {
-    let within = |port: u64, range: [u16; 2]| u64::from(range[0]) <= port && port <= u64::from(range[1]);
     let in_prefix = |first: usize, prefix: [u64; 2], len: u8| {
         let mask = prefix_mask(len);
         (0..2).all(|half| (key[first + half] ^ prefix[half]) & mask[half] == 0)
@@ -205,10 +261,16 @@ fn mixed(x: u64) -> u64 {
 }
 
 /// A number as two nodes, in the order in which it lies in memory.
-fn words(number: u64) -> [u32; 2] {
+pub(crate) fn words(number: u64) -> [u32; 2] {
     let octets = number.to_ne_bytes();
     let (halves, _) = octets.as_chunks::<4>();
     [u32::from_ne_bytes(halves[0]), u32::from_ne_bytes(halves[1])]
+}
+
+/// The number that these nodes are.
+fn number([first, second]: [u32; 2]) -> u64 {
+    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// An entry as it lies in memory.
@@ -227,4 +289,32 @@ fn octets(entry: &Entry) -> [u8; ENTRY] {
     }
     octets[56..59].copy_from_slice(&[src_len, dst_len, action]);
     octets
+}
+
+/// A sieve's rule as nodes.
+pub(crate) fn sieved_words(sieved: &Sieved) -> [u32; Sieved::NODES] {
+    let Sieved { src, dst, customer, fixed, fixed_mask, src_port, dst_port, rule, src_open, dst_open } =
+        *sieved;
+    let [low, high] = rule.to_ne_bytes();
+    let last = u32::from_ne_bytes([low, high, src_open, dst_open]);
+    [src, dst, customer, fixed, fixed_mask, range(src_port), range(dst_port), last]
+}
+
+/// The sieve's rule that these nodes are.
+fn sieved_of(nodes: [u32; Sieved::NODES]) -> Sieved {
+    let [src, dst, customer, fixed, fixed_mask, src_port, dst_port, last] = nodes;
+    let range = |node: u32| {
+        let octets = node.to_ne_bytes();
+        [u16::from_ne_bytes([octets[0], octets[1]]), u16::from_ne_bytes([octets[2], octets[3]])]
+    };
+    let [low, high, src_open, dst_open] = last.to_ne_bytes();
+    let rule = u16::from_ne_bytes([low, high]);
+    let (src_port, dst_port) = (range(src_port), range(dst_port));
+    Sieved { src, dst, customer, fixed, fixed_mask, src_port, dst_port, rule, src_open, dst_open }
+}
+
+/// A range of ports as a node.
+fn range([low, high]: [u16; 2]) -> u32 {
+    let ([a, b], [c, d]) = (low.to_ne_bytes(), high.to_ne_bytes());
+    u32::from_ne_bytes([a, b, c, d])
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use proptest::prelude::*;
+use xdpchain_abi::acl_tables::{CHECKS, CUTS};
 use xdpchain_abi::{AclRule, Ipv4, Ipv6, acl_flags};
 use xdpchain_acl::sample::{self, Kind, Numbers, packet_for};
 use xdpchain_acl::{AclError, Compiled, Packet, decide, rule, rule_octets};
@@ -96,6 +97,25 @@ fn large_sets_are_decided_as_they_read() {
             assert_eq!(compiled.walk(&packet.key()).rule, expected, "{} {count}: {packet:?}", kind.name());
         }
         assert!(decided > 250, "{} {count}: {decided} packets met a rule", kind.name());
+    }
+}
+
+#[test]
+fn of_each_customers_rules_a_sieve_leaves_few_to_be_checked() {
+    for count in [10, 300, 3000] {
+        let rules = Kind::Customers.rules(count);
+        let compiled = Compiled::new(&rules).unwrap();
+        let mut numbers = Numbers(7);
+        let walks: Vec<_> = (0..2000)
+            .map(|_| {
+                let at = numbers.below(u64::from(count)) as usize;
+                compiled.walk(&packet_for(&mut numbers, &rules[at].1).key())
+            })
+            .collect();
+        assert!(walks.iter().all(|walk| walk.sieves == 1 && walk.cuts <= CUTS), "{count}");
+        assert!(walks.iter().all(|walk| walk.checks <= CHECKS), "{count}");
+        let checks: usize = walks.iter().map(|walk| walk.checks).sum();
+        assert!(checks < 3000, "{count}: {checks} checks of 2000 packets");
     }
 }
 

@@ -1,12 +1,17 @@
 //! What `acl`'s rules are compiled to: a decision tree in two blocks of octets, which the program walks.
 //!
 //! A packet is a key of words. A [`Node`] is one number: cut by some bits of the key to one of a table's nodes, check the
-//! packet against one rule, or walk a list of nodes one after the other. Of the rules that are checked and match, the one
-//! with the smallest number decides. Whoever compiles promises that each rule that can decide on a packet is met on the
+//! packet against one rule, or against those of a [sieve](Node::sieve) that it leaves, or walk a list of nodes one after the
+//! other. Of the rules that are checked and match, the one with the smallest number decides. Whoever compiles promises that each rule that can decide on a packet is met on the
 //! packet's way, in at most [`VISITS`] visits and with at most [`STACK`] lists put aside; the program ends a walk there
 //! whatever the blocks hold, and no index leads out of them.
 //!
-//! - Block [`NODES`] is an array of `u32`: the masks of all prefix lengths, the header, the tables.
+//! A sieve is for up to [`SIEVED`] rules, ascending, each of which is a bit of a vector. [`WINDOWS`] times some bits of the key
+//! choose a vector, of the rules that a packet with these bits may match; the rules of which all of them have the bit are
+//! checked from the first on, and there are at most [`CHECKS`] of them. So the processor fetches all vectors at a time, and has
+//! next to nothing to guess.
+//!
+//! - Block [`NODES`] is an array of `u32`: the masks of all prefix lengths, the header, the places of bits, the tables.
 //! - Block [`ENTRIES`] is an array of [`Entry`] by the rule's number.
 
 use crate::sized;
@@ -38,18 +43,29 @@ pub const LAYOUT_AT: usize = ROOT + 1;
 pub const DIGEST_AT: usize = ROOT + 2;
 /// Index, among nodes, of the number of rules.
 pub const COUNT_AT: usize = ROOT + 4;
+/// Index, among nodes, of one that is always 0.
+pub const EMPTY: usize = ROOT + 15;
+/// Index, among nodes, of the place of each bit of a vector, by [`place_of`] it: 64 octets.
+pub const PLACES_AT: usize = ROOT + 16;
 /// Index, among nodes, of the first table.
-pub const TABLES: usize = ROOT + 16;
-/// The number of this layout.
-pub const LAYOUT: u32 = 1;
+pub const TABLES: usize = ROOT + 32;
+/// The number of this layout. Of layout 1, which had no sieves, a program walks any tree too.
+pub const LAYOUT: u32 = 2;
 
 /// Visits of a walk at most, and of one that the compiler did not promise this of, one more. A visit takes up to [`CUTS`] cuts, then
-/// one step of a list, then one check.
+/// one step of a list, then one check or one sieve.
 pub const VISITS: usize = 16;
 /// Cuts in one visit.
 pub const CUTS: usize = 3;
 /// Lists that are put aside at a time at most, a power of two.
 pub const STACK: usize = 8;
+
+/// Rules of a sieve at most: the bits of a vector.
+pub const SIEVED: usize = 64;
+/// Windows of a sieve.
+pub const WINDOWS: usize = 4;
+/// Rules that a sieve leaves to be checked, at most.
+pub const CHECKS: usize = 8;
 
 /// Words of a key.
 pub mod word {
@@ -93,13 +109,13 @@ pub const fn is_ipv4(address: [u64; 2]) -> bool {
 
 /// A step of the decision tree. 0 is a way's end.
 ///
-/// | bits | cut | check | list |
-/// |---|---|---|---|
-/// | 0 to 1 | 1 | 2 | 3 |
-/// | 2 to 4 | word | rule (16 bits from bit 2 on) | count (6 bits from bit 2 on) |
-/// | 5 to 10 | shift | | |
-/// | 11 to 14 | width - 1 | | |
-/// | 15 to 31 | table / 8 | | table / 8 |
+/// | bits | cut | check | list | sieve |
+/// |---|---|---|---|---|
+/// | 0 to 1 | 1 | 2 | 3 | 3 |
+/// | 2 to 4 | word | rule (16 bits from bit 2 on) | count (6 bits from bit 2 on) | 0 (6 bits from bit 2 on) |
+/// | 5 to 10 | shift | | | |
+/// | 11 to 14 | width - 1 | | | |
+/// | 15 to 31 | table / 8 | | table / 8 | table / 8 |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Node(pub u32);
 
@@ -111,7 +127,7 @@ pub mod kind {
     pub const CUT: u32 = 1;
     /// The packet against one rule.
     pub const CHECK: u32 = 2;
-    /// Several nodes one after the other.
+    /// Several nodes one after the other, or, with a count of 0, a sieve.
     pub const LIST: u32 = 3;
 }
 
@@ -135,6 +151,18 @@ impl Node {
     /// The `count` (1 to [`LONGEST`]) pairs of a node and a rule from `table`, a multiple of 8, on.
     pub const fn list(table: usize, count: usize) -> Self {
         Self(kind::LIST | (count as u32) << 2 | (table as u32) << 12)
+    }
+
+    /// The sieve at `table`, a multiple of 8: [`WINDOWS`] cuts, whose tables are of `u64`, two nodes each, and 8 nodes behind
+    /// `table` its rules by bit, each a [`Sieved`].
+    pub const fn sieve(table: usize) -> Self {
+        Self(kind::LIST | (table as u32) << 12)
+    }
+
+    /// Whether it is a sieve.
+    #[inline(always)]
+    pub const fn is_sieve(self) -> bool {
+        self.0 & 0xff == kind::LIST
     }
 
     /// One of [`kind`].
@@ -180,6 +208,13 @@ impl Node {
     }
 }
 
+/// Index, in the table at [`PLACES_AT`], of the place of the lowest bit of `vector`, which is not 0.
+#[inline(always)]
+pub const fn place_of(vector: u64) -> usize {
+    // Each of the 64 numbers with one bit, times this one, begins with six bits of its own (a de Bruijn sequence).
+    ((vector & vector.wrapping_neg()).wrapping_mul(0x03f7_9d71_b4cb_0a89) >> 58) as usize
+}
+
 /// A rule as it is checked: one cache line. What a rule does not ask for, every packet has.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -206,6 +241,56 @@ pub struct Entry {
     pub reserved: [u8; 5],
 }
 
+/// A rule as a sieve has it, half a cache line: what an [`Entry`] says, of addresses only the lower 32 bits. A rule that asks for
+/// more of them is compared with its entry too.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sieved {
+    /// Lower 32 bits of the source prefix; what is behind its length is zero.
+    pub src: u32,
+    /// Lower 32 bits of the destination prefix.
+    pub dst: u32,
+    /// The customer, the upper half of [`word::FIXED`].
+    pub customer: u32,
+    /// The lower half of [`word::FIXED`] of packets that match.
+    pub fixed: u32,
+    /// Bits of `fixed` that are compared.
+    pub fixed_mask: u32,
+    /// As [`Entry::src_port`].
+    pub src_port: [u16; 2],
+    /// As [`Entry::dst_port`].
+    pub dst_port: [u16; 2],
+    /// The rule's number.
+    pub rule: u16,
+    /// Lower bits of the source that are not compared, 0 to 32; above them [`sieved`].
+    pub src_open: u8,
+    /// The same of the destination.
+    pub dst_open: u8,
+}
+
+/// The uppermost bits of [`Sieved::src_open`] and [`Sieved::dst_open`].
+pub mod sieved {
+    /// Bits below them.
+    pub const OPEN: u8 = 0x3f;
+    /// Of the source: the rule's addresses are to be compared with its entry too.
+    pub const MORE: u8 = 0x80;
+    /// Of the source: the rule's action is [`acl_action::DENY`](crate::acl_action::DENY).
+    pub const DENY: u8 = 0x40;
+    /// Of the destination: the customer is compared.
+    pub const CUSTOMER: u8 = 0x80;
+}
+
+impl Sieved {
+    /// Nodes of one.
+    pub const NODES: usize = size_of::<Self>() / 4;
+
+    /// Index, among nodes, of the first one of the sieve at `table`.
+    #[inline(always)]
+    pub const fn first(table: usize) -> usize {
+        table + Self::NODES
+    }
+}
+
 /// The first `len` bits of 128, as two numbers.
 pub const fn prefix_mask(len: u8) -> [u64; 2] {
     [ones_above(len), ones_above(len.saturating_sub(64))]
@@ -222,6 +307,8 @@ const fn ones_above(len: u8) -> u64 {
 
 const _: () = assert!(crate::ACL_RULES as usize * size_of::<Entry>() == BLOCK);
 const _: () = assert!(TABLES.is_multiple_of(8) && MASKS + 256 * 16 == ROOT * 4);
+const _: () =
+    assert!(PLACES_AT + 64 / 4 == TABLES && SIEVED == u64::BITS as usize && WINDOWS <= Sieved::NODES);
 const _: () = assert!(NODE_COUNT == 1 << 20 && word::PORTS < word::ROOM);
 
-sized!(Entry = 64);
+sized!(Entry = 64, Sieved = 32);

@@ -117,12 +117,28 @@ fn decide(scratch: &mut Scratch) -> Option<u8> {
         return None;
     }
     let tables = Tables { nodes, entries: blocks.get(ENTRIES)? };
-    let rule = tables.walk(first, scratch)?;
-    if let Some(hits) = HITS.get_ptr_mut(rule) {
+    let found = tables.walk(first, scratch)?;
+    if let Some(hits) = HITS.get_ptr_mut(found.rule) {
         // SAFETY: as above.
         unsafe { *hits += 1 };
     }
-    Some(tables.action(rule))
+    Some(found.action)
+}
+
+/// Puts the packet whose walk is in the scratch map through the sieve at `table`. A global function: the verifier follows it once, and
+/// not in each visit of a walk.
+///
+/// # Safety
+/// The scratch map's value is read and written; who asks remembers nothing of it.
+#[inline(never)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn xdpchain_sieve(table: u32) -> u32 {
+    let (Some(blocks), Some(scratch)) = (COMPILED.get(0), SCRATCH.get_ptr_mut(0)) else { return 0 };
+    if let (Some(nodes), Some(entries)) = (blocks.get(NODES), blocks.get(ENTRIES)) {
+        // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other.
+        Tables { nodes: Nodes(nodes), entries }.sieve_into(table as usize, unsafe { &mut *scratch });
+    }
+    0
 }
 
 /// Refers to the map of rules, as the linker leaves a map out that no program refers to.

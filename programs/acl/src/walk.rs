@@ -9,11 +9,9 @@ use xdpchain_abi::ACL_RULES;
 
 use crate::scratch::{Scratch, load, store};
 use xdpchain_abi::acl_tables::{
-    BLOCK, CUTS, Entry, MASKS, NODE_COUNT, Node, ROOT, STACK, TABLES, VISITS, kind, word,
+    BLOCK, CHECKS, CUTS, EMPTY, Entry, MASKS, NODE_COUNT, Node, PLACES_AT, ROOT, STACK, Sieved, VISITS,
+    WINDOWS, kind, place_of, sieved, word,
 };
-
-/// Index of a node that is always 0.
-const EMPTY: usize = TABLES - 1;
 
 /// More than any rule's number.
 const NONE: u32 = ACL_RULES;
@@ -27,6 +25,12 @@ fn opaque(count: usize) -> usize {
     result
 }
 
+/// The bits of the key that a cut is made by.
+#[inline(always)]
+fn bits(cut: Node, scratch: &Scratch) -> usize {
+    ((scratch.word(cut.word()) >> cut.shift()) as u32 & cut.mask()) as usize
+}
+
 /// The nodes of compiled rules.
 #[derive(Clone, Copy)]
 pub(crate) struct Nodes<'a>(pub(crate) &'a [u64; BLOCK / 8]);
@@ -35,6 +39,12 @@ pub(crate) struct Nodes<'a>(pub(crate) &'a [u64; BLOCK / 8]);
 pub(crate) struct Tables<'a> {
     pub(crate) nodes: Nodes<'a>,
     pub(crate) entries: &'a [u64; BLOCK / 8],
+}
+
+/// The rule that decides, and what it does to a packet.
+pub(crate) struct Found {
+    pub(crate) rule: u32,
+    pub(crate) action: u8,
 }
 
 /// What is left of a list: the index of its next node, and above that the number of nodes.
@@ -76,10 +86,33 @@ impl Nodes<'_> {
             if node.kind() != kind::CUT {
                 break;
             }
-            let bits = (scratch.word(node.word()) >> node.shift()) as u32 & node.mask();
-            node = self.at(node.table() + bits as usize);
+            node = self.at(node.table() + bits(node, scratch));
         }
         node
+    }
+
+    /// The rules of the sieve at `table` that it leaves.
+    #[inline(always)]
+    fn sieve(self, table: usize, scratch: &Scratch) -> u64 {
+        let mut left = u64::MAX;
+        for window in 0..WINDOWS {
+            let window = self.at(table + window);
+            let index = window.table() + bits(window, scratch) * 2;
+            // SAFETY: the block has as many pairs of nodes as the mask lets through.
+            left &= unsafe { *self.0.as_ptr().add(index / 2 & (NODE_COUNT / 2 - 1)) };
+        }
+        left
+    }
+
+    /// The rule of the lowest bit of `left` in the sieve at `table`.
+    #[inline(always)]
+    fn sieved(&self, table: usize, left: u64) -> &Sieved {
+        let places = self.0.as_ptr().cast::<u8>();
+        // SAFETY: there are as many places as numbers that it can be.
+        let place = unsafe { *places.add(PLACES_AT * 4 + place_of(left)) };
+        let index = Sieved::first(table) / Sieved::NODES + place as usize;
+        // SAFETY: the block has as many as the mask lets through; any octets are one.
+        unsafe { &*self.0.as_ptr().cast::<Sieved>().add(index & (NODE_COUNT / Sieved::NODES - 1)) }
     }
 
     #[inline(always)]
@@ -99,16 +132,18 @@ impl Nodes<'_> {
 }
 
 impl Tables<'_> {
-    /// The smallest number of a rule that matches, of a walk whose [first](Nodes::first) cuts led to `node`.
+    /// The first rule that matches, of a walk whose [first](Nodes::first) cuts led to `node`.
     #[inline(always)]
-    pub(crate) fn walk(&self, node: Node, scratch: &mut Scratch) -> Option<u32> {
-        match node.kind() {
-            kind::END => None,
+    pub(crate) fn walk(&self, node: Node, scratch: &mut Scratch) -> Option<Found> {
+        let rule = match node.kind() {
+            kind::END => return None,
             // That is all, so there is nothing to remember.
             kind::CHECK => self.matches_alone(node.rule(), scratch).then_some(node.rule()),
+            _ if node.is_sieve() => return self.sieve(node.table(), scratch, NONE),
             // Anew, as what was found out about it here would follow the verifier through the loop.
             _ => self.walk_on(Node(opaque(node.0 as usize) as u32), scratch),
-        }
+        }?;
+        Some(Found { rule, action: self.action(rule) })
     }
 
     /// The same of one that has more than one rule to check; what it remembers is in `scratch`.
@@ -121,7 +156,11 @@ impl Tables<'_> {
         while visits != 0 {
             visits = opaque(visits - 1);
             node = self.nodes.cut(node, scratch);
-            if node.kind() == kind::LIST {
+            if node.is_sieve() {
+                // SAFETY: what it reads and writes of `scratch` is read anew here too.
+                unsafe { crate::xdpchain_sieve(node.table() as u32) };
+                node = self.nodes.at(EMPTY);
+            } else if node.kind() == kind::LIST {
                 let rest = load(&scratch.rest);
                 if !rest.is_empty() {
                     let depth = load(&scratch.depth);
@@ -161,9 +200,39 @@ impl Tables<'_> {
         (best < ACL_RULES).then_some(best)
     }
 
+    /// Has the sieve at `table` change what is the best so far.
+    #[inline(always)]
+    pub(crate) fn sieve_into(&self, table: usize, scratch: &mut Scratch) {
+        if let Some(found) = self.sieve(table, scratch, load(&scratch.best)) {
+            store(&mut scratch.best, found.rule);
+        }
+    }
+
+    /// The first rule of the sieve at `table` that matches, if it is smaller than `best`.
+    #[inline(always)]
+    fn sieve(&self, table: usize, scratch: &Scratch, best: u32) -> Option<Found> {
+        let mut left = self.nodes.sieve(table, scratch);
+        let mut checks = opaque(CHECKS);
+        while left != 0 && checks != 0 {
+            checks = opaque(checks - 1);
+            let sieved = self.nodes.sieved(table, left);
+            let rule = sieved.rule as u32;
+            if rule >= best {
+                break;
+            }
+            if matches_sieved(sieved, scratch)
+                && (sieved.src_open & sieved::MORE == 0 || self.matches(rule, scratch))
+            {
+                return Some(Found { rule, action: (sieved.src_open & sieved::DENY != 0) as u8 });
+            }
+            left &= left - 1;
+        }
+        None
+    }
+
     /// What `rule` does to a packet.
     #[inline(always)]
-    pub(crate) fn action(&self, rule: u32) -> u8 {
+    fn action(&self, rule: u32) -> u8 {
         // SAFETY: as in `entry`.
         unsafe { (*self.entry(rule)).action }
     }
@@ -203,15 +272,40 @@ impl Tables<'_> {
         differ |= (key.word(word::DST) ^ entry.dst[0]) & dst[0];
         differ |= (key.word(word::DST_LOW) ^ entry.dst[1]) & dst[1];
         differ |= (key.word(word::FIXED) ^ entry.fixed) & entry.fixed_mask;
-        let ports = key.word(word::PORTS) as i64;
-        let (source, destination) = (ports >> 16, ports & 0xffff);
-        let out_of_range = (source - entry.src_port[0] as i64)
-            | (entry.src_port[1] as i64 - source)
-            | (destination - entry.dst_port[0] as i64)
-            | (entry.dst_port[1] as i64 - destination);
-        differ |= sign(out_of_range);
+        differ |= out_of_range(key, entry.src_port, entry.dst_port);
         differ == 0
     }
+}
+
+/// Whether the packet of this key matches what `sieved` says of its rule.
+#[inline(always)]
+fn matches_sieved(sieved: &Sieved, key: &Scratch) -> bool {
+    let prefix = |word: usize, prefix: u32, open: u8| {
+        let open = (open & sieved::OPEN) as u32;
+        ((key.word(word) as u32 ^ prefix) as u64).wrapping_shr(open)
+    };
+    let mut differ = prefix(word::SRC_LOW, sieved.src, sieved.src_open);
+    differ |= prefix(word::DST_LOW, sieved.dst, sieved.dst_open);
+    let fixed = key.word(word::FIXED);
+    differ |= ((fixed as u32 ^ sieved.fixed) & sieved.fixed_mask) as u64;
+    // All ones when it is asked for.
+    let customer = 0u64.wrapping_sub((sieved.dst_open / sieved::CUSTOMER) as u64);
+    differ |= ((fixed >> 32) ^ sieved.customer as u64) & customer;
+    differ |= out_of_range(key, sieved.src_port, sieved.dst_port);
+    differ == 0
+}
+
+/// 0 when the ports of this key are in these ranges, else all ones.
+#[inline(always)]
+fn out_of_range(key: &Scratch, src: [u16; 2], dst: [u16; 2]) -> u64 {
+    let ports = key.word(word::PORTS) as i64;
+    let (source, destination) = (ports >> 16, ports & 0xffff);
+    sign(
+        (source - src[0] as i64)
+            | (src[1] as i64 - source)
+            | (destination - dst[0] as i64)
+            | (dst[1] as i64 - destination),
+    )
 }
 
 /// All ones when `x` is negative, else 0.
