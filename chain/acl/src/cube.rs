@@ -1,6 +1,6 @@
 //! A rule, and a set of packets, as bounds on each word of the key.
 
-use xdpchain_abi::acl_tables::{Entry, Sieved, fact, fixed, prefix_mask, sieved, word};
+use xdpchain_abi::acl_tables::{Entry, Sieved, fact, fixed, is_ipv4, prefix_mask, sieved, word};
 use xdpchain_abi::{ACL_RULES, AclRule, acl_action, acl_flags, direction};
 
 use crate::error::AclError;
@@ -175,10 +175,9 @@ impl Rule {
     /// The rule as a sieve has it.
     pub(crate) fn sieved(&self) -> Sieved {
         let Cube { value, mask, ports } = self.cube;
-        // What `fact::IPV4` says of an address the upper bits need not say again.
-        let of_ipv4 =
-            |len: u8| len == 0 || len >= IPV4_LEN && mask[word::FIXED] & value[word::FIXED] & fact::IPV4 != 0;
-        let more = !of_ipv4(self.src_len) || !of_ipv4(self.dst_len);
+        // That a packet is IPv4 says what the upper bits of an IPv4 prefix would.
+        let is_low = |at: usize, len: u8| len == 0 || len >= IPV4_LEN && is_ipv4([value[at], value[at + 1]]);
+        let more = !is_low(word::SRC, self.src_len) || !is_low(word::DST, self.dst_len);
         let open = |len: u8| 32 - len.saturating_sub(IPV4_LEN);
         let flag = |is: bool, flag: u8| if is { flag } else { 0 };
         Sieved {

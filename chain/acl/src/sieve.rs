@@ -32,8 +32,8 @@ struct Tried {
     left: u64,
 }
 
-/// The windows for the rules of `set`, ascending, at most [`SIEVED`], of which `chooser` knows the promising ones. None when a packet
-/// could be left more than [`CHECKS`] of them.
+/// The windows for the rules of `set`, ascending, at most [`SIEVED`], of which `chooser` knows the promising ones. None when a
+/// packet could be left more than [`CHECKS`] of them.
 pub(crate) fn choose(
     rules: &[Rule],
     set: &[u32],

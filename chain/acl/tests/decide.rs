@@ -15,6 +15,11 @@ fn address() -> impl Strategy<Value = Ipv6> {
             let number = 0x2001_0db8_u128 << 96 | u128::from(high) << 62 | u128::from(low);
             Ipv6 { octets: number.to_be_bytes() }
         }),
+        // One of the former in its lower half, without being IPv4-mapped.
+        (0u8..8, 94..97u32).prop_map(|(low, bit)| {
+            let number = u128::from_be_bytes(Ipv6::mapped(Ipv4 { octets: [10, 45, low & 1, low] }).octets);
+            Ipv6 { octets: (number ^ 1 << (128 - bit)).to_be_bytes() }
+        }),
     ]
 }
 
@@ -29,7 +34,7 @@ fn ports() -> impl Strategy<Value = [u16; 2]> {
 prop_compose! {
     fn a_rule()(
         src in address(), dst in address(),
-        (src_len, dst_len) in (0u8..=128, prop::sample::select(vec![0u8, 0, 64, 65, 96, 120, 126, 127, 128])),
+        (src_len, dst_len) in (0u8..=128, prop::sample::select(vec![0u8, 0, 64, 65, 95, 96, 97, 120, 126, 127, 128])),
         (src_port, dst_port) in (ports(), ports()),
         (customer, protocol, direction) in (7u32..9, prop::sample::select(vec![6u8, 17]), 0u8..3),
         (flags, action) in (0u32..32, 0u8..2),

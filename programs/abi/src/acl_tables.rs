@@ -2,9 +2,9 @@
 //!
 //! A packet is a key of words. A [`Node`] is one number: cut by some bits of the key to one of a table's nodes, check the
 //! packet against one rule, or against those of a [sieve](Node::sieve) that it leaves, or walk a list of nodes one after the
-//! other. Of the rules that are checked and match, the one with the smallest number decides. Whoever compiles promises that each rule that can decide on a packet is met on the
-//! packet's way, in at most [`VISITS`] visits and with at most [`STACK`] lists put aside; the program ends a walk there
-//! whatever the blocks hold, and no index leads out of them.
+//! other. Of the rules that are checked and match, the one with the smallest number decides. Whoever compiles promises that each
+//! rule that can decide on a packet is met on the packet's way, in at most [`VISITS`] visits and with at most [`STACK`] lists
+//! put aside; the program ends a walk there whatever the blocks hold, and no index leads out of them.
 //!
 //! A sieve is for up to [`SIEVED`] rules, ascending, each of which is a bit of a vector. [`WINDOWS`] times some bits of the key
 //! choose a vector, of the rules that a packet with these bits may match; the rules of which all of them have the bit are
@@ -52,8 +52,8 @@ pub const TABLES: usize = ROOT + 32;
 /// The number of this layout. Of layout 1, which had no sieves, a program walks any tree too.
 pub const LAYOUT: u32 = 2;
 
-/// Visits of a walk at most, and of one that the compiler did not promise this of, one more. A visit takes up to [`CUTS`] cuts, then
-/// one step of a list, then one check or one sieve.
+/// Visits of a walk at most, and of one that the compiler did not promise this of, one more. A visit takes up to [`CUTS`] cuts,
+/// then one step of a list, then one check or one sieve.
 pub const VISITS: usize = 16;
 /// Cuts in one visit.
 pub const CUTS: usize = 3;
@@ -241,8 +241,8 @@ pub struct Entry {
     pub reserved: [u8; 5],
 }
 
-/// A rule as a sieve has it, half a cache line: what an [`Entry`] says, of addresses only the lower 32 bits. A rule that asks for
-/// more of them is compared with its entry too.
+/// A rule as a sieve has it, half a cache line: what an [`Entry`] says, of addresses only the lower 32 bits. A rule of which they
+/// are not all that it asks of an address, or IPv4 prefixes, is compared with its entry too.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sieved {

@@ -47,6 +47,30 @@ pub(crate) struct Found {
     pub(crate) action: u8,
 }
 
+impl Found {
+    /// As one number.
+    #[inline(always)]
+    pub(crate) fn packed(found: Option<Self>) -> u32 {
+        found.map_or(u32::MAX, |found| found.rule | (found.action as u32) << 16)
+    }
+
+    /// What [`packed`](Self::packed) made a number of.
+    #[inline(always)]
+    pub(crate) fn unpacked(number: u32) -> Option<Self> {
+        (number != u32::MAX).then_some(Self { rule: number & 0xffff, action: (number >> 16) as u8 })
+    }
+}
+
+/// What a walk's first cuts tell.
+pub(crate) enum Decision {
+    /// No rule matches.
+    None,
+    /// This one does.
+    Rule(Found),
+    /// That it takes more of a walk.
+    Walk,
+}
+
 /// What is left of a list: the index of its next node, and above that the number of nodes.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
@@ -132,23 +156,26 @@ impl Nodes<'_> {
 }
 
 impl Tables<'_> {
-    /// The first rule that matches, of a walk whose [first](Nodes::first) cuts led to `node`.
+    /// What decides on a packet whose walk's [first](Nodes::first) cuts led to `node`.
     #[inline(always)]
-    pub(crate) fn walk(&self, node: Node, scratch: &mut Scratch) -> Option<Found> {
-        let rule = match node.kind() {
-            kind::END => return None,
-            // That is all, so there is nothing to remember.
-            kind::CHECK => self.matches_alone(node.rule(), scratch).then_some(node.rule()),
-            _ if node.is_sieve() => return self.sieve(node.table(), scratch, NONE),
-            // Anew, as what was found out about it here would follow the verifier through the loop.
-            _ => self.walk_on(Node(opaque(node.0 as usize) as u32), scratch),
-        }?;
-        Some(Found { rule, action: self.action(rule) })
+    pub(crate) fn decide(&self, node: Node, scratch: &Scratch) -> Decision {
+        match node.kind() {
+            kind::CHECK if self.matches_alone(node.rule(), scratch) => {
+                Decision::Rule(self.found(node.rule()))
+            }
+            kind::CHECK | kind::END => Decision::None,
+            _ if node.is_sieve() => match self.sieve(node.table(), scratch, NONE) {
+                Some(found) => Decision::Rule(found),
+                None => Decision::None,
+            },
+            _ => Decision::Walk,
+        }
     }
 
-    /// The same of one that has more than one rule to check; what it remembers is in `scratch`.
+    /// The first rule that matches; what the walk remembers is in `scratch`.
     #[inline(always)]
-    fn walk_on(&self, mut node: Node, scratch: &mut Scratch) -> Option<u32> {
+    pub(crate) fn walk(&self, scratch: &mut Scratch) -> Option<Found> {
+        let mut node = self.nodes.at(ROOT);
         store(&mut scratch.depth, 0);
         store(&mut scratch.rest, Rest(0));
         store(&mut scratch.best, NONE);
@@ -157,8 +184,9 @@ impl Tables<'_> {
             visits = opaque(visits - 1);
             node = self.nodes.cut(node, scratch);
             if node.is_sieve() {
-                // SAFETY: what it reads and writes of `scratch` is read anew here too.
-                unsafe { crate::xdpchain_sieve(node.table() as u32) };
+                if let Some(found) = self.sieve(node.table(), scratch, load(&scratch.best)) {
+                    store(&mut scratch.best, found.rule);
+                }
                 node = self.nodes.at(EMPTY);
             } else if node.kind() == kind::LIST {
                 let rest = load(&scratch.rest);
@@ -197,15 +225,7 @@ impl Tables<'_> {
             }
         }
         let best = load(&scratch.best);
-        (best < ACL_RULES).then_some(best)
-    }
-
-    /// Has the sieve at `table` change what is the best so far.
-    #[inline(always)]
-    pub(crate) fn sieve_into(&self, table: usize, scratch: &mut Scratch) {
-        if let Some(found) = self.sieve(table, scratch, load(&scratch.best)) {
-            store(&mut scratch.best, found.rule);
-        }
+        (best < ACL_RULES).then(|| self.found(best))
     }
 
     /// The first rule of the sieve at `table` that matches, if it is smaller than `best`.
@@ -230,11 +250,10 @@ impl Tables<'_> {
         None
     }
 
-    /// What `rule` does to a packet.
     #[inline(always)]
-    fn action(&self, rule: u32) -> u8 {
+    fn found(&self, rule: u32) -> Found {
         // SAFETY: as in `entry`.
-        unsafe { (*self.entry(rule)).action }
+        Found { rule, action: unsafe { (*self.entry(rule)).action } }
     }
 
     #[inline(always)]

@@ -101,7 +101,8 @@ pub(super) fn is_stale(open: &Open, compiled: &Map) -> Result<bool> {
             |at: usize| u32::from_ne_bytes(octets[at * 4..at * 4 + 4].try_into().expect("four octets"));
         let then = octets[DIGEST_AT * 4..].first_chunk().map(|digest| u64::from_ne_bytes(*digest));
         tracing::debug!(rules = word(COUNT_AT), layout = word(LAYOUT_AT), "compiled");
-        word(LAYOUT_AT) != LAYOUT || then != Some(now)
+        // A program walks what was compiled for an older one.
+        word(LAYOUT_AT) > LAYOUT || then != Some(now)
     })?)
 }
 
