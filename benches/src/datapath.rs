@@ -72,9 +72,9 @@ pub fn chain(objects: &Objects, slots: usize, alter: impl FnOnce(&mut Image)) ->
         alter(image);
     })?;
     chain.fill("gtp-decap", "endpoints", &entries::endpoints())?;
-    chain.fill("gre-decap", "tunnels", &entries::ingress())?;
+    chain.fill("gre-decap", "tunnels", &entries::ingress(false))?;
     chain.fill("gre-steer", "customers", &entries::customers(1))?;
-    chain.fill("gre-steer", "tunnels", &entries::tunnels())?;
+    chain.fill("gre-steer", "tunnels", &entries::tunnels(false))?;
     if slots > 2 {
         let rule = AclRule {
             dst: Ipv6::mapped(plan::abi(DENIED)),

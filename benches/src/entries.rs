@@ -4,12 +4,12 @@ use std::mem::offset_of;
 
 use xdpchain_abi::{
     Be32, Customer, DenseSession, DownlinkKey, DownlinkSession, Endpoint, GreIngress, GreKey, GreTunnel,
-    Ipv4, UplinkKey, UplinkSession, UserAddress, session_flags,
+    Ipv4, UplinkKey, UplinkSession, UserAddress, session_flags, tunnel_flags,
 };
 use xdpchain_host::Entries;
 use xdpchain_tests::plan::{self, CUSTOMERS, NODE_CLOUD, NODE_RAN, QFI, RAN, abi};
 
-use crate::frames::{ADDRESS_BASE, TEID_BASE, prefix};
+use crate::frames::{ADDRESS_BASE, KEY, TEID_BASE, prefix};
 
 /// TEIDs that the radio side gave out.
 const DOWNLINK_TEID: u32 = 0x8000_0000;
@@ -87,8 +87,8 @@ pub fn endpoints() -> Entries {
     entries
 }
 
-/// `gre-decap`'s tunnels.
-pub fn ingress() -> Entries {
+/// `gre-decap`'s tunnels, with keys when they are to be `keyed`.
+pub fn ingress(keyed: bool) -> Entries {
     let mut entries = Entries::default();
     for customer in 1..=CUSTOMERS {
         append!(entries.keys, GreKey, {
@@ -98,6 +98,8 @@ pub fn ingress() -> Entries {
         append!(entries.values, GreIngress, {
             customer: customer.to_ne_bytes(),
             tunnel: customer.to_ne_bytes(),
+            key: KEY.octets,
+            flags: [if keyed { tunnel_flags::HAS_KEY } else { 0 }],
         });
     }
     entries
@@ -117,14 +119,16 @@ pub fn customers(count: u32) -> Entries {
     entries
 }
 
-/// `gre-steer`'s tunnels.
-pub fn tunnels() -> Entries {
+/// `gre-steer`'s tunnels, with keys when they are to be `keyed`.
+pub fn tunnels(keyed: bool) -> Entries {
     let mut entries = Entries::default();
     for customer in 1..=CUSTOMERS {
         entries.keys.extend(customer.to_ne_bytes());
         append!(entries.values, GreTunnel, {
             local: abi(NODE_CLOUD).octets,
             remote: plan::gateway(customer).octets(),
+            key: KEY.octets,
+            flags: [if keyed { tunnel_flags::HAS_KEY } else { 0 }],
         });
     }
     entries

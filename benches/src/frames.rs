@@ -14,6 +14,8 @@ pub const TEID_BASE: u32 = 1 << DENSE_BITS;
 pub const ADDRESS_BASE: u32 = 0x0b00_0000;
 /// Whom packets are for that the access list denies.
 pub const DENIED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// The key of tunnels that have one.
+pub const KEY: Be32 = Be32::new(0x0102_0304);
 
 /// What an uplink packet has behind the first eight octets of GTP-U.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +76,18 @@ pub fn uplink6(inside: usize) -> Frame {
 
 /// A downlink packet with `inside` octets of inner IPv4 packet.
 pub fn downlink(inside: usize) -> Frame {
+    from_tunnel(None, inside)
+}
+
+/// The same out of a tunnel with [`KEY`].
+pub fn downlink_keyed(inside: usize) -> Frame {
+    from_tunnel(Some(KEY), inside)
+}
+
+fn from_tunnel(key: Option<Be32>, inside: usize) -> Frame {
     let inner = inner4(SERVER, ADDRESS_BASE.into(), inside);
-    let mut packet = vec![0; ipv4::LEN + gre::LEN];
+    let gre = gre::Repr { protocol: ethertype::IPV4, key, ..gre::Repr::default() };
+    let mut packet = vec![0; ipv4::LEN + gre::LEN + key.map_or(0, |key| key.octets.len())];
     let header = ipv4::Repr {
         total_len: (packet.len() + inside) as u16,
         dont_fragment: true,
@@ -86,11 +98,11 @@ pub fn downlink(inside: usize) -> Frame {
         ..ipv4::Repr::default()
     };
     header.emit(packet.first_chunk_mut().expect("room for a header"));
-    let gre = gre::Repr { protocol: ethertype::IPV4, ..gre::Repr::default() };
     gre.emit(&mut packet[..], ipv4::LEN).expect("room for a header");
+    let address_at = ethernet::LEN + packet.len() + 16;
     packet.extend(inner);
     let octets = plan::frame(mac(NODE_CLOUD), mac(plan::CLOUD), ethertype::IPV4, &packet);
-    Frame { octets, teid_at: 0, address_at: ethernet::LEN + ipv4::LEN + gre::LEN + 16 }
+    Frame { octets, teid_at: 0, address_at }
 }
 
 /// A packet to somebody else: not GTP-U, not GRE.

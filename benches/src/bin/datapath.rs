@@ -48,6 +48,12 @@ fn measure(links: &Links) -> anyhow::Result<Report> {
         chain.fill("gre-steer", "customers", &entries::customers(TUNNELS))?;
         Ok(chain)
     })?;
+    let keyed = copies(|| {
+        let chain = self::chain(&objects, objects.len(), false)?;
+        chain.fill("gre-decap", "tunnels", &entries::ingress(true))?;
+        chain.fill("gre-steer", "tunnels", &entries::tunnels(true))?;
+        Ok(chain)
+    })?;
     let kept = copies(|| datapath::monolith(false, cloud, SESSIONS))?;
     let asked = copies(|| datapath::monolith(true, cloud, SESSIONS))?;
 
@@ -83,6 +89,9 @@ fn measure(links: &Links) -> anyhow::Result<Report> {
         }
     }
     up("uplink-tunnels/chain".into(), &several, &plain, REDIRECT)?;
+    up("uplink-key/chain".into(), &keyed, &plain, REDIRECT)?;
+    let down = frames::downlink_keyed(INSIDE[0]);
+    downlinks.push(Case::of_copies("downlink-key/chain", &keyed, (&down, SESSIONS), REDIRECT)?);
     for slots in 1..=objects.len() {
         let verdict = if slots < 4 { PASS } else { REDIRECT };
         let subjects = [Rc::new(self::chain(&objects, slots, false)?)];

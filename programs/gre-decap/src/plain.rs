@@ -1,4 +1,4 @@
-//! Packets as most of them are: GRE over IPv4 without key, checksum and sequence number.
+//! Packets as most of them are: GRE over IPv4 without checksum and sequence number.
 //!
 //! - Such a packet is alone in its frame, without tags and IPv4 options around it, and is not for the tunnel's own addresses.
 //! - Whatever else it is, it takes the long way, of which this is a part that asks less: it may leave any packet to it, and what
@@ -8,7 +8,7 @@ use aya_ebpf::bindings::xdp_action::XDP_PASS;
 use xdpchain_abi::{GreIngress, GreKey, Ipv4, Reason, tunnel_flags};
 use xdpchain_kit::{Addresses, Inner, Packet, is_link_local, is_same_ecn, open6};
 use xdpchain_wire::{
-    Octets as _,
+    Octets as _, OctetsMut as _,
     ethernet::{self, ethertype},
     gre, ipv4, ipv6, protocol,
 };
@@ -18,8 +18,13 @@ use crate::{TUNNELS, is_inside, module, say};
 /// Where the headers begin.
 const IP: usize = ethernet::LEN;
 const GRE: usize = IP + ipv4::LEN;
-/// What is behind GRE's header.
+/// What is behind GRE's header, without and with a key.
 const END: usize = GRE + gre::LEN;
+const KEYED_END: usize = END + KEY;
+
+/// Octets of a key, and the first two of a header with nothing else.
+const KEY: usize = 4;
+const KEYED: [u8; 2] = [0x20, 0];
 
 /// Decapsulates a plain packet, and passes on a plain one that is no GRE. `None`, and nothing has changed, when it has to take the
 /// long way.
@@ -36,7 +41,9 @@ pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
         return if ip.protocol() == protocol::ICMP { None } else { Some(XDP_PASS) };
     }
     // Of the bits in front of the type each asks for something.
-    if IP + ip.total_len() as usize != end || [front[GRE], front[GRE + 1]] != [0; 2] {
+    let asked = [front[GRE], front[GRE + 1]];
+    let has_key = asked == KEYED;
+    if IP + ip.total_len() as usize != end || !has_key && asked != [0; 2] {
         return None;
     }
     let (key, outer_tos) = (GreKey { remote: ip.source(), local: ip.destination() }, ip.tos());
@@ -47,10 +54,15 @@ pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
     };
     // SAFETY: nothing in this program removes an entry.
     let tunnel = unsafe { TUNNELS.get(key) }?;
-    if tunnel.flags & tunnel_flags::HAS_KEY != 0 {
+    if has_key != (tunnel.flags & tunnel_flags::HAS_KEY != 0) {
         return None;
     }
-    if is_ipv4 {
+    if has_key {
+        if *packet.at::<KEY>(END)? != tunnel.key.octets {
+            return None;
+        }
+        open_keyed(packet, end, is_ipv4, &key, tunnel, outer_tos)?;
+    } else if is_ipv4 {
         let front: &mut [u8; END + ipv4::LEN] = packet.front_mut()?;
         let (outer, inner) = front.split_last_chunk_mut()?;
         if !is_plain4(inner, end - END, &key, tunnel, outer_tos) {
@@ -62,12 +74,38 @@ pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
         let passes = |packet: &Packet, inner: &Inner| is_plain6(packet, inner, tunnel);
         open6(packet, END, end, outer_tos, passes)?;
     }
-    if packet.move_start((END - ethernet::LEN) as i32).is_none() {
+    let begin = packet.forget::<0x3f>(if has_key { KEYED_END } else { END });
+    if packet.move_start((begin - ethernet::LEN) as i32).is_none() {
         // It is longer than what is taken away.
         return Some(module::refuse(Reason::Truncated));
     }
-    say(tunnel, end - END, outer_tos);
+    say(tunnel, end - begin, outer_tos);
     Some(XDP_PASS)
+}
+
+/// Makes the packet behind a key, up to `end`, a frame, but for the move of its start. `None`, and nothing has changed, when it is
+/// for the long way.
+#[inline(always)]
+fn open_keyed(
+    packet: &mut Packet,
+    end: usize,
+    is_ipv4: bool,
+    key: &GreKey,
+    tunnel: &GreIngress,
+    outer_tos: u8,
+) -> Option<()> {
+    if !is_ipv4 {
+        let passes = |packet: &Packet, inner: &Inner| is_plain6(packet, inner, tunnel);
+        return open6(packet, KEYED_END, end, outer_tos, passes);
+    }
+    let addresses = packet.addresses()?;
+    let room: &mut [u8; ethernet::LEN + ipv4::LEN] = packet.at_mut(KEYED_END - ethernet::LEN)?;
+    let (header, inner) = room.split_first_chunk_mut()?;
+    if !is_plain4(inner.first_chunk()?, end - KEYED_END, key, tunnel, outer_tos) {
+        return None;
+    }
+    addresses.write_header(header, ethertype::IPV4);
+    Some(())
 }
 
 /// Whether an inner IPv4 packet of `len` octets has no options, and nobody here is to look at it.

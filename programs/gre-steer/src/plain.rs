@@ -1,11 +1,11 @@
 //! Packets as most of them are, which need nothing but what another one of their customer found out a short while ago.
 //!
-//! - Such a packet is [`Plain`]; its tunnel is one over IPv4, without a key and without fragments, whose next hop is known.
+//! - Such a packet is [`Plain`]; its tunnel is one over IPv4, without fragments, whose next hop is known.
 //! - Whatever else it is, it takes the long way, of which this is a part that asks less: it may leave any packet to it, and what it
 //!   sends leaves as by the long way.
 
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
-use xdpchain_abi::{CUSTOMER_TUNNELS, Reason, tunnel_flags};
+use xdpchain_abi::{Be32, CUSTOMER_TUNNELS, Reason, tunnel_flags};
 use xdpchain_kit::{KEPT_TICKS, Packet, Plain, is_alias, send, ticks};
 use xdpchain_wire::{
     ethernet::{self, ethertype},
@@ -13,11 +13,11 @@ use xdpchain_wire::{
 };
 
 use crate::{
-    module,
+    KEY, module,
     tunnels::{self, Choice, KEPT},
 };
 
-/// Octets in front of the inner packet: as many as it had, and as many as it gets.
+/// Octets in front of the inner packet: as many as it had, and as many as it gets without a key.
 const BEFORE: usize = ethernet::LEN;
 const AFTER: usize = ethernet::LEN + ipv4::LEN + gre::LEN;
 /// Where the outer IPv4 header begins.
@@ -27,7 +27,7 @@ const OUTER: usize = ethernet::LEN;
 const TOS: usize = OUTER + 1;
 const LENGTH: usize = OUTER + 2;
 const CHECKSUM: usize = OUTER + 10;
-/// Where the GRE header's protocol stands.
+/// Where the GRE header's protocol stands, behind which a key does.
 const KIND: usize = AFTER - 2;
 
 /// What customers' packets need, by the last bits of the customer's number.
@@ -54,6 +54,9 @@ struct Ready {
     tos_set: u16,
     /// Of the first tunnel: 1 when the customer of whom something was kept last has one tunnel, so that nobody needs to ask which it is.
     alone: u32,
+    /// Octets of the tunnel's key, 0 or [`KEY`], and the key.
+    key_len: u32,
+    key: Be32,
     /// Sum of the outer IPv4 header without what packets differ by, in the machine's order.
     sum: u32,
     /// The outer headers of some packet, up to the GRE header's protocol.
@@ -75,7 +78,7 @@ pub(crate) fn forward(packet: &mut Packet, customer: u32) -> Option<u32> {
             return None;
         }
     }
-    let total_len = len + (AFTER - OUTER) as u32;
+    let total_len = len + (AFTER - OUTER) as u32 + ready.key_len;
     let tos = tos as u32 & ready.tos_kept as u32 | ready.tos_set as u32;
     if ready.customer != customer
         || ready.ingress != packet.ingress_ifindex()
@@ -85,7 +88,7 @@ pub(crate) fn forward(packet: &mut Packet, customer: u32) -> Option<u32> {
     {
         return None;
     }
-    packet.move_start(BEFORE as i32 - AFTER as i32)?;
+    packet.move_start(BEFORE as i32 - AFTER as i32 - ready.key_len as i32)?;
     module::change_context(|context| context.tunnel = ready.tunnel);
     if write(packet, ready, kind, tos, total_len as u16).is_none() {
         // It was there just now, and is longer.
@@ -97,7 +100,16 @@ pub(crate) fn forward(packet: &mut Packet, customer: u32) -> Option<u32> {
 /// Writes the headers around the inner packet, whose EtherType is `kind`, into the room that is there for them, and takes a hop off it.
 #[inline(always)]
 fn write(packet: &mut Packet, ready: &Ready, kind: u16, tos: u32, total_len: u16) -> Option<()> {
-    let front: &mut [u8; AFTER + ipv4::LEN] = packet.front_mut()?;
+    let (front, inner) = if ready.key_len == 0 {
+        let front: &mut [u8; AFTER + ipv4::LEN] = packet.front_mut()?;
+        front.split_last_chunk_mut()?
+    } else {
+        let front: &mut [u8; AFTER + KEY + ipv4::LEN] = packet.front_mut()?;
+        let (front, inner) = front.split_last_chunk_mut()?;
+        front[AFTER..].copy_from_slice(&ready.key.octets);
+        (front, inner)
+    };
+    let front: &mut [u8; AFTER] = front.first_chunk_mut()?;
     let len = total_len.to_be() as u32;
     let sum = ready.sum + (tos << 8) + len;
     let sum = (sum & 0xffff) + (sum >> 16);
@@ -107,7 +119,6 @@ fn write(packet: &mut Packet, ready: &Ready, kind: u16, tos: u32, total_len: u16
     front[LENGTH..LENGTH + 2].copy_from_slice(&total_len.to_be_bytes());
     front[CHECKSUM..CHECKSUM + 2].copy_from_slice(&(checksum as u16).to_ne_bytes());
     front[KIND..AFTER].copy_from_slice(&kind.to_ne_bytes());
-    let (_, inner) = front.split_last_chunk_mut()?;
     if kind == ethertype::IPV4.to_be() {
         ipv4::decrement_ttl(inner);
     } else {
@@ -136,7 +147,7 @@ pub(crate) fn keep(packet: &Packet, customer: u32, number: u32) {
     };
     let Some(all) = READY.get_ptr_mut(customer & (KEPT - 1)) else { return };
     let flags = taken.tunnel.flags;
-    if is_alias(taken.tunnel.remote) || flags & (tunnel_flags::HAS_KEY | tunnel_flags::ALLOW_FRAGMENTS) != 0 {
+    if is_alias(taken.tunnel.remote) || flags & tunnel_flags::ALLOW_FRAGMENTS != 0 {
         return;
     }
     // SAFETY: as in `forward`, which has no reference to it meanwhile.
@@ -148,6 +159,8 @@ pub(crate) fn keep(packet: &Packet, customer: u32, number: u32) {
     let first = u16::from_ne_bytes([front[OUTER], 0]) as u32;
     ready.sum = first + half(18) + half(20) + half(22) + half(26) + half(28) + half(30) + half(32);
     copy(front, &mut ready.headers);
+    ready.key_len = if flags & tunnel_flags::HAS_KEY != 0 { KEY as u32 } else { 0 };
+    ready.key = taken.tunnel.key;
     let fixed = flags & tunnel_flags::FIXED_DSCP != 0;
     (ready.tos_kept, ready.tos_set) = if fixed { (0b11, (taken.tunnel.dscp << 2) as u16) } else { (0xff, 0) };
     ready.dscp = front[TOS] as u32;

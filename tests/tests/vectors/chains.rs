@@ -190,8 +190,8 @@ impl Composed {
         expected: &[u8],
     ) -> Result<(), String> {
         /// Octets of what is kept for each tunnel; where the headers begin in it, and the TTL in these.
-        const KEPT: usize = 80;
-        const HEADERS: usize = 44;
+        const KEPT: usize = 88;
+        const HEADERS: usize = 52;
         const TTL: usize = 14 + 8;
         if !is_plain(&fixture.input().map_err(|error| error.to_string())?) {
             return Ok(());
