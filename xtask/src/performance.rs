@@ -32,8 +32,9 @@ const BENCHES: [(&str, &str); 7] = [
          take turns, each with maps of its own, since where those lie in memory matters. `uplink/monolith` is the same work for an uplink packet written by hand as one function, its next hop in the tunnel's \
          entry; `monolith-fib` asks for the next hop of each packet. `floor/lookup` changes the packet's length, writes a constant \
          header and looks into one hash map, `floor/index` into one array. `uplink/prefix-3` is the chain of the first three \
-         modules. Customers have one GRE tunnel each, in `uplink-tunnels/chain` two. Names with a number have that many octets inside, the others 64. `live/…` are packets a second that one CPU sends out \
-         of a veth and counts at its other end.",
+         modules. Customers have one GRE tunnel each, in `uplink-tunnels/chain` two, and in `…-key/chain` one with a key. Names with a number \
+         have that many octets inside, the others 64. `live/…` are packets a second that one CPU sends out of a veth and counts at its \
+         other end.",
     ),
     (
         "sessions",
@@ -52,7 +53,10 @@ const BENCHES: [(&str, &str); 7] = [
     ),
     (
         "acl",
-        "What the access list costs a packet, with N rules; packets are drawn at random, so that caches miss.",
+        "What the access list costs a packet, with N rules: an operator's, fifty for each customer (`rules/N`), a firewall's, or single \
+         addresses. Three of four packets are of a rule at random, the others of nobody's; in `worst/N` they are those with the longest \
+         ways. They are drawn at random from 16,384, which share the caches with the tables, and no packet tells the processor what the \
+         next one will branch to.",
     ),
     (
         "churn",
