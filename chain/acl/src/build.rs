@@ -92,7 +92,7 @@ pub(crate) fn build(rules: &[Rule], cost: impl Fn(&Tree) -> f64) -> Result<Tree,
             break;
         }
         let mut builder = Builder { rules, plan, nodes: vec![0; TABLES], longest: Vec::new() };
-        match builder.node(set.clone(), &Cube::ALL, budget.min(MOST)) {
+        match builder.node(set.clone(), &Cube::ALL, budget.min(MOST), Some(0)) {
             Ok(built) if built.cost.visits[0] <= VISITS && built.cost.stack[0] <= STACK => {
                 let tree = Tree { root: built.node, nodes: builder.nodes, visits: built.cost.visits[0] };
                 // Of trees that are as fast the smaller one.
@@ -182,10 +182,17 @@ impl Cost {
 }
 
 impl Builder<'_> {
-    /// The node for the rules of `set`, ascending, and packets of `region`, with about `budget` nodes beneath it.
-    fn node(&mut self, mut set: Vec<u32>, region: &Cube, budget: usize) -> Result<Built, TooLarge> {
+    /// The node for the rules of `set`, ascending, and packets of `region`, with about `budget` nodes beneath it. To have come there
+    /// takes `cuts` and nothing else, or none when a list was walked.
+    fn node(
+        &mut self,
+        mut set: Vec<u32>,
+        region: &Cube,
+        budget: usize,
+        cuts: Option<usize>,
+    ) -> Result<Built, TooLarge> {
         self.drop_idle(&mut set, region);
-        if (2..=self.plan.sieved).contains(&set.len()) {
+        if (2..=self.plan.sieved).contains(&set.len()) && cuts.is_some_and(|cuts| cuts <= CUTS) {
             let chooser = Chooser::new(self.rules, &set, region, budget, self.plan);
             if let Some(vectors) = sieve::choose(self.rules, &set, region, &chooser) {
                 return self.sieve(&set, &vectors);
@@ -211,11 +218,12 @@ impl Builder<'_> {
                     values.len() >= cut.aside_from
                 });
                 let share = budget / set.len() * open.len();
-                let table = self.cut(&open, cut.window, region, share)?;
+                let cuts = cuts.filter(|_| aside.is_empty());
+                let table = self.cut(&open, cut.window, region, share, cuts.map(|cuts| cuts + 1))?;
                 if aside.is_empty() {
                     return Ok(table);
                 }
-                let aside = self.node(aside, region, budget - share)?;
+                let aside = self.node(aside, region, budget - share, None)?;
                 let mut both = [table, aside];
                 both.sort_by_key(|built| built.first);
                 self.list(&both)
@@ -243,8 +251,15 @@ impl Builder<'_> {
         }
     }
 
-    /// A cut of the rules of `set`.
-    fn cut(&mut self, set: &[u32], window: Window, region: &Cube, budget: usize) -> Result<Built, TooLarge> {
+    /// A cut of the rules of `set`; the rest as in [`node`](Self::node), of what is under it.
+    fn cut(
+        &mut self,
+        set: &[u32],
+        window: Window,
+        region: &Cube,
+        budget: usize,
+        cuts: Option<usize>,
+    ) -> Result<Built, TooLarge> {
         let mut parts = vec![Vec::new(); window.len()];
         for rule in set {
             window
@@ -274,7 +289,7 @@ impl Builder<'_> {
             };
             let meeting: Vec<u32> =
                 part.into_iter().filter(|rule| self.rules[*rule as usize].cube.meets(&narrowed)).collect();
-            let built = self.node(meeting, &narrowed, share)?;
+            let built = self.node(meeting, &narrowed, share, cuts)?;
             for value in values {
                 self.nodes[table + value as usize] = built.node.0;
             }

@@ -144,7 +144,7 @@ fn walk(root: Node, nodes: &[u32], entries: &[(u16, Entry)], key: &[u64; word::R
             walk.cuts += 1;
             at = node(at.table() + bits(at));
         }
-        if at.is_sieve() {
+        if walk.visits == 1 && at.is_sieve() {
             walk.sieves += 1;
             let mut left = (0..WINDOWS).fold(u64::MAX, |left, window| {
                 let window = node(at.table() + window);
@@ -158,9 +158,6 @@ fn walk(root: Node, nodes: &[u32], entries: &[(u16, Entry)], key: &[u64; word::R
                 let first = Sieved::first(at.table()) + left.trailing_zeros() as usize * Sieved::NODES;
                 let found = sieved_of(std::array::from_fn(|word| node(first + word).0));
                 let rule = u32::from(found.rule);
-                if walk.rule.is_some_and(|best| best <= rule) {
-                    break;
-                }
                 walk.checks += 1;
                 if sieved_matches(&found, key) && (found.src_open & sieved::MORE == 0 || matches(rule)) {
                     walk.rule = Some(rule);
@@ -168,7 +165,7 @@ fn walk(root: Node, nodes: &[u32], entries: &[(u16, Entry)], key: &[u64; word::R
                 }
                 left &= left - 1;
             }
-            at = Node::default();
+            return walk;
         }
         if at.kind() == kind::LIST {
             if list.1 > 0 {

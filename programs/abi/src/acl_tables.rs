@@ -53,7 +53,7 @@ pub const TABLES: usize = ROOT + 32;
 pub const LAYOUT: u32 = 2;
 
 /// Visits of a walk at most, and of one that the compiler did not promise this of, one more. A visit takes up to [`CUTS`] cuts,
-/// then one step of a list, then one check or one sieve.
+/// then one step of a list, then one check. A sieve is only where the first visit's cuts lead to.
 pub const VISITS: usize = 16;
 /// Cuts in one visit.
 pub const CUTS: usize = 3;

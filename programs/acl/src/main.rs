@@ -29,7 +29,7 @@ mod subject;
 mod walk;
 
 use scratch::Scratch;
-use walk::{Decision, Found, Nodes, Tables};
+use walk::{Nodes, Tables};
 
 xdpchain_kit::module!();
 
@@ -73,7 +73,7 @@ fn acl(ctx: XdpContext) -> u32 {
         }
     }
     // SAFETY: as above.
-    match unsafe { decide(scratch) }.unwrap_or(config.default_action) {
+    match decide(unsafe { &mut *scratch }).unwrap_or(config.default_action) {
         acl_action::ALLOW => XDP_PASS,
         _ => module::refuse(Reason::AclDenied),
     }
@@ -104,51 +104,25 @@ unsafe extern "C" fn xdpchain_subject(ctx: *mut xdp_md) -> u32 {
     }
 }
 
-/// The action of the first rule that matches the packet whose key is in `scratch`.
-///
-/// # Safety
-/// `scratch` is the scratch map's value, to which nobody has a reference.
+/// The action of the first rule that matches.
 #[inline(always)]
-unsafe fn decide(scratch: *mut Scratch) -> Option<u8> {
+fn decide(scratch: &mut Scratch) -> Option<u8> {
     let Some(blocks) = COMPILED.get(0) else {
         keep_rules();
         return None;
     };
     let nodes = Nodes(blocks.get(NODES)?);
-    // SAFETY: as the caller promises.
-    let first = nodes.first(unsafe { &*scratch });
+    let first = nodes.first(scratch);
     if first.kind() == kind::END {
         return None;
     }
     let tables = Tables { nodes, entries: blocks.get(ENTRIES)? };
-    // SAFETY: as the caller promises.
-    let found = match tables.decide(first, unsafe { &*scratch }) {
-        Decision::None => return None,
-        Decision::Rule(found) => found,
-        Decision::Walk => Found::unpacked(xdpchain_walk())?,
-    };
+    let found = tables.walk(first, scratch)?;
     if let Some(hits) = HITS.get_ptr_mut(found.rule) {
         // SAFETY: as above.
         unsafe { *hits += 1 };
     }
     Some(found.action)
-}
-
-/// Walks the tree with the key in the scratch map; what it finds is [packed](Found::packed). A global function, which the verifier
-/// follows once. It looks the tree up itself and begins at its root, so that a packet whose tree is exchanged meanwhile is judged
-/// by the new one alone.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn xdpchain_walk() -> u32 {
-    Found::packed(walk())
-}
-
-#[inline(always)]
-fn walk() -> Option<Found> {
-    let (blocks, scratch) = (COMPILED.get(0)?, SCRATCH.get_ptr_mut(0)?);
-    let tables = Tables { nodes: Nodes(blocks.get(NODES)?), entries: blocks.get(ENTRIES)? };
-    // SAFETY: the value belongs to this CPU, and who asks has no reference to it meanwhile.
-    tables.walk(unsafe { &mut *scratch })
 }
 
 /// Refers to the map of rules, as the linker leaves a map out that no program refers to.

@@ -47,30 +47,6 @@ pub(crate) struct Found {
     pub(crate) action: u8,
 }
 
-impl Found {
-    /// As one number.
-    #[inline(always)]
-    pub(crate) fn packed(found: Option<Self>) -> u32 {
-        found.map_or(u32::MAX, |found| found.rule | (found.action as u32) << 16)
-    }
-
-    /// What [`packed`](Self::packed) made a number of.
-    #[inline(always)]
-    pub(crate) fn unpacked(number: u32) -> Option<Self> {
-        (number != u32::MAX).then_some(Self { rule: number & 0xffff, action: (number >> 16) as u8 })
-    }
-}
-
-/// What a walk's first cuts tell.
-pub(crate) enum Decision {
-    /// No rule matches.
-    None,
-    /// This one does.
-    Rule(Found),
-    /// That it takes more of a walk.
-    Walk,
-}
-
 /// What is left of a list: the index of its next node, and above that the number of nodes.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
@@ -156,26 +132,24 @@ impl Nodes<'_> {
 }
 
 impl Tables<'_> {
-    /// What decides on a packet whose walk's [first](Nodes::first) cuts led to `node`.
+    /// The first rule that matches, of a walk whose [first](Nodes::first) cuts led to `node`.
     #[inline(always)]
-    pub(crate) fn decide(&self, node: Node, scratch: &Scratch) -> Decision {
-        match node.kind() {
-            kind::CHECK if self.matches_alone(node.rule(), scratch) => {
-                Decision::Rule(self.found(node.rule()))
-            }
-            kind::CHECK | kind::END => Decision::None,
-            _ if node.is_sieve() => match self.sieve(node.table(), scratch, NONE) {
-                Some(found) => Decision::Rule(found),
-                None => Decision::None,
-            },
-            _ => Decision::Walk,
-        }
+    pub(crate) fn walk(&self, node: Node, scratch: &mut Scratch) -> Option<Found> {
+        let rule = match node.kind() {
+            kind::END => return None,
+            // That is all, so there is nothing to remember.
+            kind::CHECK => self.matches_alone(node.rule(), scratch).then_some(node.rule()),
+            _ if node.is_sieve() => return self.sieve(node.table(), scratch),
+            // Anew, as what was found out about it here would follow the verifier through the loop.
+            _ => self.walk_on(Node(opaque(node.0 as usize) as u32), scratch),
+        }?;
+        // SAFETY: as in `entry`.
+        Some(Found { rule, action: unsafe { (*self.entry(rule)).action } })
     }
 
-    /// The first rule that matches; what the walk remembers is in `scratch`.
+    /// The same of one that has more than one rule to check; what it remembers is in `scratch`.
     #[inline(always)]
-    pub(crate) fn walk(&self, scratch: &mut Scratch) -> Option<Found> {
-        let mut node = self.nodes.at(ROOT);
+    fn walk_on(&self, mut node: Node, scratch: &mut Scratch) -> Option<u32> {
         store(&mut scratch.depth, 0);
         store(&mut scratch.rest, Rest(0));
         store(&mut scratch.best, NONE);
@@ -183,12 +157,7 @@ impl Tables<'_> {
         while visits != 0 {
             visits = opaque(visits - 1);
             node = self.nodes.cut(node, scratch);
-            if node.is_sieve() {
-                if let Some(found) = self.sieve(node.table(), scratch, load(&scratch.best)) {
-                    store(&mut scratch.best, found.rule);
-                }
-                node = self.nodes.at(EMPTY);
-            } else if node.kind() == kind::LIST {
+            if node.kind() == kind::LIST {
                 let rest = load(&scratch.rest);
                 if !rest.is_empty() {
                     let depth = load(&scratch.depth);
@@ -225,21 +194,18 @@ impl Tables<'_> {
             }
         }
         let best = load(&scratch.best);
-        (best < ACL_RULES).then(|| self.found(best))
+        (best < ACL_RULES).then_some(best)
     }
 
-    /// The first rule of the sieve at `table` that matches, if it is smaller than `best`.
+    /// The first rule of the sieve at `table` that matches.
     #[inline(always)]
-    fn sieve(&self, table: usize, scratch: &Scratch, best: u32) -> Option<Found> {
+    fn sieve(&self, table: usize, scratch: &Scratch) -> Option<Found> {
         let mut left = self.nodes.sieve(table, scratch);
         let mut checks = opaque(CHECKS);
         while left != 0 && checks != 0 {
             checks = opaque(checks - 1);
             let sieved = self.nodes.sieved(table, left);
             let rule = sieved.rule as u32;
-            if rule >= best {
-                break;
-            }
             if matches_sieved(sieved, scratch)
                 && (sieved.src_open & sieved::MORE == 0 || self.matches(rule, scratch))
             {
@@ -248,12 +214,6 @@ impl Tables<'_> {
             left &= left - 1;
         }
         None
-    }
-
-    #[inline(always)]
-    fn found(&self, rule: u32) -> Found {
-        // SAFETY: as in `entry`.
-        Found { rule, action: unsafe { (*self.entry(rule)).action } }
     }
 
     #[inline(always)]
