@@ -284,6 +284,28 @@ fn a_packet_is_judged_by_one_set_of_rules() {
     assert!(hits[0] > 0 && hits[1] > 0, "{hits:?}");
 }
 
+#[test]
+fn rules_that_were_compiled_before_are_read_alike() {
+    let mut ebpf = load("acl");
+    let mut numbers = Numbers(3);
+    let mut sieves = 0;
+    for _ in 0..12 {
+        let rules: Vec<_> = (0..60).map(|key| (key, numbers.rule())).collect();
+        set_rules(&mut ebpf, &rules, acl_action::ALLOW);
+        let Some(Map::ArrayOfMaps(map)) = ebpf.map("rules_compiled") else { panic!("no compiled rules") };
+        let compiled = map.fd().as_fd().try_clone_to_owned().unwrap();
+        sieves += acl::install_layout_2(compiled, &rules).unwrap();
+        for _ in 0..200 {
+            let subject = Subject::random(&mut numbers);
+            let decides = decide(&rules, &subject.packet());
+            let allowed = decides.is_none_or(|key| rules[key as usize].1.action == acl_action::ALLOW);
+            let (verdict, _) = send(&mut ebpf, "acl", &subject.frame());
+            assert_eq!(verdict, if allowed { PASS } else { DROP }, "{subject:?}: {decides:?} of {rules:#?}");
+        }
+    }
+    assert!(sieves >= 12, "{sieves} sieves");
+}
+
 /// Gives the customer the tunnels 1 to `remotes.len()`.
 fn set_tunnels(ebpf: &mut Ebpf, local: [u8; 4], remotes: &[[u8; 4]], flags: u8) {
     let mut customer = [0; 20];

@@ -6,13 +6,13 @@
 use std::collections::{HashMap, HashSet};
 
 use xdpchain_abi::acl_tables::{
-    CUTS, LONGEST, NODE_COUNT, Node, STACK, Sieved, TABLES, VISITS, WINDOWS, kind,
+    CUTS, LONGEST, NODE_COUNT, Node, SHAPES_AT, STACK, Sieved, TABLES, VISITS, WINDOWS, kind,
 };
 
 use crate::cube::{Cube, Rule};
 use crate::cut::{Chooser, Plan, Window};
 use crate::error::AclError;
-use crate::sieve::{self, Vectors};
+use crate::sieve::{self, Shapes, Vectors};
 use crate::tables;
 
 /// Sets of so many rules are searched for idle ones pair by pair.
@@ -52,7 +52,7 @@ const MANY: usize = 1000;
 #[derive(Debug)]
 pub(crate) struct Tree {
     pub(crate) root: Node,
-    /// Nodes by index; those before the first table are nobody's.
+    /// Nodes by index; of those before the first table only the shapes are written.
     pub(crate) nodes: Vec<u32>,
     /// The most visits that a walk takes.
     pub(crate) visits: usize,
@@ -91,9 +91,11 @@ pub(crate) fn build(rules: &[Rule], cost: impl Fn(&Tree) -> f64) -> Result<Tree,
         if enough {
             break;
         }
-        let mut builder = Builder { rules, plan, nodes: vec![0; TABLES], longest: Vec::new() };
+        let mut builder =
+            Builder { rules, plan, nodes: vec![0; TABLES], shapes: Shapes::default(), longest: Vec::new() };
         match builder.node(set.clone(), &Cube::ALL, budget.min(MOST), Some(0)) {
             Ok(built) if built.cost.visits[0] <= VISITS && built.cost.stack[0] <= STACK => {
+                builder.write_shapes();
                 let tree = Tree { root: built.node, nodes: builder.nodes, visits: built.cost.visits[0] };
                 // Of trees that are as fast the smaller one.
                 let cost = cost(&tree) * (1.0 + tree.nodes.len() as f64 / (4 * NODE_COUNT) as f64);
@@ -131,6 +133,7 @@ struct Builder<'a> {
     rules: &'a [Rule],
     plan: Plan,
     nodes: Vec<u32>,
+    shapes: Shapes,
     /// The longest list of rules that nothing told apart.
     longest: Vec<u32>,
 }
@@ -194,8 +197,10 @@ impl Builder<'_> {
         self.drop_idle(&mut set, region);
         if (2..=self.plan.sieved).contains(&set.len()) && cuts.is_some_and(|cuts| cuts <= CUTS) {
             let chooser = Chooser::new(self.rules, &set, region, budget, self.plan);
-            if let Some(vectors) = sieve::choose(self.rules, &set, region, &chooser) {
-                return self.sieve(&set, &vectors);
+            if let Some((shape, vectors)) =
+                sieve::choose(self.rules, &set, region, &chooser, &mut self.shapes)
+            {
+                return self.sieve(&set, shape, &vectors);
             }
         }
         let mut budget = budget;
@@ -300,30 +305,38 @@ impl Builder<'_> {
         Ok(Built { node, cost: cost.cut(), first })
     }
 
-    /// A sieve of the rules of `set`.
-    fn sieve(&mut self, set: &[u32], vectors: &[Vectors]) -> Result<Built, TooLarge> {
-        let table = self.table(Sieved::NODES * (1 + set.len()))?;
-        for at in 0..WINDOWS {
-            // The same one again where fewer do.
-            self.nodes[table + at] = match vectors.get(at) {
-                Some(vectors) => self.vectors(vectors)?.0,
-                None => self.nodes[table],
-            };
+    /// A sieve of this shape of the rules of `set`.
+    fn sieve(&mut self, set: &[u32], shape: usize, vectors: &[Vectors]) -> Result<Built, TooLarge> {
+        let len: usize = vectors.iter().map(|vectors| vectors.of.len() * 2).sum();
+        let first = self.table(len + Sieved::NODES * set.len())?;
+        let (of, sieved) = self.nodes[first..].split_at_mut(len);
+        for (nodes, vector) in of.as_chunks_mut().0.iter_mut().zip(vectors.iter().flat_map(|v| &v.of)) {
+            *nodes = tables::words(*vector);
         }
-        let sieved = self.nodes[Sieved::first(table)..].as_chunks_mut().0;
-        for (nodes, rule) in sieved.iter_mut().zip(set) {
+        for (nodes, rule) in sieved.as_chunks_mut().0.iter_mut().zip(set) {
             *nodes = tables::sieved_words(&self.rules[*rule as usize].sieved());
         }
-        Ok(Built { node: Node::sieve(table), cost: Cost::ONE, first: set[0] })
+        let table = first + len - Sieved::NODES;
+        Ok(Built { node: Node::sieve(table, shape), cost: Cost::ONE, first: set[0] })
     }
 
-    /// A window of a sieve.
-    fn vectors(&mut self, Vectors { window, of }: &Vectors) -> Result<Node, TooLarge> {
-        let table = self.table(of.len() * 2)?;
-        for (at, vector) in of.iter().enumerate() {
-            self.nodes[table + at * 2..][..2].copy_from_slice(&tables::words(*vector));
+    /// Writes the shapes that sieves have.
+    fn write_shapes(&mut self) {
+        for (at, windows) in self.shapes.iter().enumerate() {
+            let len: usize = windows.iter().map(|window| window.len() * 2).sum();
+            // Before the rules.
+            let mut table = NODE_COUNT + Sieved::NODES - len;
+            let cuts = windows.iter().map(|window| {
+                let cut = Node::cut(window.word, window.shift, window.width, table);
+                table += window.len() * 2;
+                cut
+            });
+            let cuts: Vec<Node> = cuts.collect();
+            // The same one again where there are fewer.
+            for (window, cut) in cuts.iter().cycle().take(WINDOWS).enumerate() {
+                self.nodes[SHAPES_AT + (at + 1) * WINDOWS + window] = cut.0;
+            }
         }
-        Ok(Node::cut(window.word, window.shift, window.width, table))
     }
 
     /// Rules that are checked one after the other.

@@ -9,7 +9,7 @@ use xdpchain_abi::acl_tables::{WIDEST, fact, word};
 use crate::cube::{BITS, Cube, Rule};
 
 /// A window of bits of the key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Window {
     /// The key's word.
     pub(crate) word: usize,

@@ -3,7 +3,7 @@
 use xdpchain_abi::AclRule;
 use xdpchain_abi::acl_tables::{
     BLOCK, CHECKS, COUNT_AT, CUTS, DIGEST_AT, Entry, LAYOUT, LAYOUT_AT, MASKS, NODE_COUNT, Node, PLACES_AT,
-    ROOT, SIEVED, Sieved, VISITS, WINDOWS, kind, place_of, prefix_mask, sieved, word,
+    ROOT, SHAPES_AT, SIEVED, Sieved, VISITS, WINDOWS, kind, place_of, prefix_mask, sieved, word,
 };
 
 use crate::build;
@@ -147,8 +147,8 @@ fn walk(root: Node, nodes: &[u32], entries: &[(u16, Entry)], key: &[u64; word::R
         if walk.visits == 1 && at.is_sieve() {
             walk.sieves += 1;
             let mut left = (0..WINDOWS).fold(u64::MAX, |left, window| {
-                let window = node(at.table() + window);
-                let vector = window.table() + bits(window) * 2;
+                let window = node(SHAPES_AT + at.shape() * WINDOWS + window);
+                let vector = at.table() + window.table() + bits(window) * 2;
                 left & number([node(vector).0, node(vector + 1).0])
             });
             for _ in 0..CHECKS {

@@ -9,9 +9,9 @@
 //! A sieve is for up to [`SIEVED`] rules, ascending, each of which is a bit of a vector. [`WINDOWS`] times some bits of the key
 //! choose a vector, of the rules that a packet with these bits may match; the rules of which all of them have the bit are
 //! checked from the first on, and there are at most [`CHECKS`] of them. So the processor fetches all vectors at a time, and has
-//! next to nothing to guess.
+//! next to nothing to guess. Which bits they are is the sieve's shape; sieves share a few of them, which stay in the caches.
 //!
-//! - Block [`NODES`] is an array of `u32`: the masks of all prefix lengths, the header, the places of bits, the tables.
+//! - Block [`NODES`] is an array of `u32`: the masks of all prefix lengths, the header, the places of bits, the shapes, the tables.
 //! - Block [`ENTRIES`] is an array of [`Entry`] by the rule's number.
 
 use crate::sized;
@@ -47,10 +47,15 @@ pub const COUNT_AT: usize = ROOT + 4;
 pub const EMPTY: usize = ROOT + 15;
 /// Index, among nodes, of the place of each bit of a vector, by [`place_of`] it: 64 octets.
 pub const PLACES_AT: usize = ROOT + 16;
+/// Index, among nodes, of the shapes, [`WINDOWS`] cuts each. Shape 0 is none.
+pub const SHAPES_AT: usize = ROOT + 32;
+/// Shapes, number 0 included.
+pub const SHAPES: usize = 128;
 /// Index, among nodes, of the first table.
-pub const TABLES: usize = ROOT + 32;
-/// The number of this layout. Of layout 1, which had no sieves, a program walks any tree too.
-pub const LAYOUT: u32 = 2;
+pub const TABLES: usize = SHAPES_AT + SHAPES * WINDOWS;
+/// The number of this layout. A program walks any tree of layout 1, which had no sieves, and of layout 2, where each sieve has its
+/// windows to itself, too.
+pub const LAYOUT: u32 = 3;
 
 /// Visits of a walk at most, and of one that the compiler did not promise this of, one more. A visit takes up to [`CUTS`] cuts,
 /// then one step of a list, then one check. A sieve is only where the first visit's cuts lead to.
@@ -113,7 +118,7 @@ pub const fn is_ipv4(address: [u64; 2]) -> bool {
 /// |---|---|---|---|---|
 /// | 0 to 1 | 1 | 2 | 3 | 3 |
 /// | 2 to 4 | word | rule (16 bits from bit 2 on) | count (6 bits from bit 2 on) | 0 (6 bits from bit 2 on) |
-/// | 5 to 10 | shift | | | |
+/// | 5 to 10 | shift | | | shape (7 bits from bit 8 on) |
 /// | 11 to 14 | width - 1 | | | |
 /// | 15 to 31 | table / 8 | | table / 8 | table / 8 |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -153,16 +158,25 @@ impl Node {
         Self(kind::LIST | (count as u32) << 2 | (table as u32) << 12)
     }
 
-    /// The sieve at `table`, a multiple of 8: [`WINDOWS`] cuts, whose tables are of `u64`, two nodes each, and 8 nodes behind
-    /// `table` its rules by bit, each a [`Sieved`].
-    pub const fn sieve(table: usize) -> Self {
-        Self(kind::LIST | (table as u32) << 12)
+    /// The sieve at `table`, a multiple of 8, of shape `shape` (1 to [`SHAPES`] - 1): 8 nodes behind `table` its rules by bit, each a
+    /// [`Sieved`], and before them the vectors, as the shape's cuts say, whose tables are counted from `table` (and beyond the last
+    /// node from the first one), and are of `u64`, two nodes each.
+    ///
+    /// That of layout 2, of shape 0, has the cuts, to tables anywhere, in the 8 nodes at `table`.
+    pub const fn sieve(table: usize, shape: usize) -> Self {
+        Self(kind::LIST | (shape as u32) << 8 | (table as u32) << 12)
     }
 
     /// Whether it is a sieve.
     #[inline(always)]
     pub const fn is_sieve(self) -> bool {
         self.0 & 0xff == kind::LIST
+    }
+
+    /// The shape of a sieve.
+    #[inline(always)]
+    pub const fn shape(self) -> usize {
+        (self.0 >> 8) as usize & (SHAPES - 1)
     }
 
     /// One of [`kind`].
@@ -307,8 +321,12 @@ const fn ones_above(len: u8) -> u64 {
 
 const _: () = assert!(crate::ACL_RULES as usize * size_of::<Entry>() == BLOCK);
 const _: () = assert!(TABLES.is_multiple_of(8) && MASKS + 256 * 16 == ROOT * 4);
-const _: () =
-    assert!(PLACES_AT + 64 / 4 == TABLES && SIEVED == u64::BITS as usize && WINDOWS <= Sieved::NODES);
+const _: () = assert!(
+    PLACES_AT + 64 / 4 == SHAPES_AT
+        && SHAPES == 1 << 7
+        && SIEVED == u64::BITS as usize
+        && WINDOWS <= Sieved::NODES
+);
 const _: () = assert!(NODE_COUNT == 1 << 20 && word::PORTS < word::ROOM);
 
 sized!(Entry = 64, Sieved = 32);

@@ -9,8 +9,8 @@ use xdpchain_abi::ACL_RULES;
 
 use crate::scratch::{Scratch, load, store};
 use xdpchain_abi::acl_tables::{
-    BLOCK, CHECKS, CUTS, EMPTY, Entry, MASKS, NODE_COUNT, Node, PLACES_AT, ROOT, STACK, Sieved, VISITS,
-    WINDOWS, kind, place_of, sieved, word,
+    BLOCK, CHECKS, CUTS, EMPTY, Entry, MASKS, NODE_COUNT, Node, PLACES_AT, ROOT, SHAPES_AT, STACK, Sieved,
+    VISITS, WINDOWS, kind, place_of, sieved, word,
 };
 
 /// More than any rule's number.
@@ -91,13 +91,18 @@ impl Nodes<'_> {
         node
     }
 
-    /// The rules of the sieve at `table` that it leaves.
+    /// The rules that this sieve leaves.
     #[inline(always)]
-    fn sieve(self, table: usize, scratch: &Scratch) -> u64 {
+    fn sieve(self, sieve: Node, scratch: &Scratch) -> u64 {
+        // All ones when it has one of the shapes, and 0 when it is of layout 2.
+        let shaped = sign(-(sieve.shape() as i64)) as usize;
+        let shape = SHAPES_AT + sieve.shape() * WINDOWS;
+        let windows = sieve.table() ^ (sieve.table() ^ shape) & shaped;
+        let tables = sieve.table() & shaped;
         let mut left = u64::MAX;
         for window in 0..WINDOWS {
-            let window = self.at(table + window);
-            let index = window.table() + bits(window, scratch) * 2;
+            let window = self.at(windows + window);
+            let index = tables + window.table() + bits(window, scratch) * 2;
             // SAFETY: the block has as many pairs of nodes as the mask lets through.
             left &= unsafe { *self.0.as_ptr().add(index / 2 & (NODE_COUNT / 2 - 1)) };
         }
@@ -139,7 +144,7 @@ impl Tables<'_> {
             kind::END => return None,
             // That is all, so there is nothing to remember.
             kind::CHECK => self.matches_alone(node.rule(), scratch).then_some(node.rule()),
-            _ if node.is_sieve() => return self.sieve(node.table(), scratch),
+            _ if node.is_sieve() => return self.sieve(node, scratch),
             // Anew, as what was found out about it here would follow the verifier through the loop.
             _ => self.walk_on(Node(opaque(node.0 as usize) as u32), scratch),
         }?;
@@ -197,14 +202,14 @@ impl Tables<'_> {
         (best < ACL_RULES).then_some(best)
     }
 
-    /// The first rule of the sieve at `table` that matches.
+    /// The first rule of this sieve that matches.
     #[inline(always)]
-    fn sieve(&self, table: usize, scratch: &Scratch) -> Option<Found> {
-        let mut left = self.nodes.sieve(table, scratch);
+    fn sieve(&self, sieve: Node, scratch: &Scratch) -> Option<Found> {
+        let mut left = self.nodes.sieve(sieve, scratch);
         let mut checks = opaque(CHECKS);
         while left != 0 && checks != 0 {
             checks = opaque(checks - 1);
-            let sieved = self.nodes.sieved(table, left);
+            let sieved = self.nodes.sieved(sieve.table(), left);
             let rule = sieved.rule as u32;
             if matches_sieved(sieved, scratch)
                 && (sieved.src_open & sieved::MORE == 0 || self.matches(rule, scratch))
