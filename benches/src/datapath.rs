@@ -139,7 +139,6 @@ pub fn monolith(fib: bool, out: u32, sessions: u32) -> anyhow::Result<Subject> {
         values.extend(0u32.to_ne_bytes());
     }
     monolith.own_map("sessions")?.update_all(&Entries { keys, values })?;
-    monolith.own_map("endpoints")?.update(&plan::NODE_RAN.octets(), &1u32.to_ne_bytes())?;
     for customer in 1..=CUSTOMERS {
         // struct tunnel
         let value = [
