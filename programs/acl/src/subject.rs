@@ -105,15 +105,7 @@ fn parse_ipv6(packet: &Packet, offset: usize, claimed: u32, scratch: &mut Scratc
     store(&mut scratch.protocol, view.next_header() as u32);
     store(&mut scratch.offset, (offset + ipv6::LEN) as u32);
     store(&mut scratch.facts, claimed);
-    let half = |i: usize| {
-        let mut octets = [0; 8];
-        octets.copy_from_slice(&header[i..i + 8]);
-        u64::from_be_bytes(octets)
-    };
-    store(&mut scratch.key[word::SRC], half(8));
-    store(&mut scratch.key[word::SRC_LOW], half(16));
-    store(&mut scratch.key[word::DST], half(24));
-    store(&mut scratch.key[word::DST_LOW], half(32));
+    store_addresses(header, scratch);
     for _ in 0..ipv6::MAX_EXTENSIONS {
         let protocol = load(&scratch.protocol);
         if !is_extension(protocol) {
@@ -145,6 +137,20 @@ fn parse_ipv6(packet: &Packet, offset: usize, claimed: u32, scratch: &mut Scratc
     }
     let (offset, protocol, facts) = (load(&scratch.offset), load(&scratch.protocol), load(&scratch.facts));
     (!is_extension(protocol)).then_some(Upper { offset, protocol, facts })
+}
+
+/// Writes the addresses of an IPv6 packet.
+#[inline(always)]
+pub(crate) fn store_addresses(header: &[u8; ipv6::LEN], scratch: &mut Scratch) {
+    let half = |i: usize| {
+        let mut octets = [0; 8];
+        octets.copy_from_slice(&header[i..i + 8]);
+        u64::from_be_bytes(octets)
+    };
+    store(&mut scratch.key[word::SRC], half(8));
+    store(&mut scratch.key[word::SRC_LOW], half(16));
+    store(&mut scratch.key[word::DST], half(24));
+    store(&mut scratch.key[word::DST_LOW], half(32));
 }
 
 /// Whether an extension header of this number is walked over.
