@@ -18,7 +18,7 @@ pub fn install(compiled: OwnedFd, rules: &[(u32, AclRule)]) -> Result<(), String
     install_changed(compiled, rules, |_| ())
 }
 
-/// As [`install`], in the layout that was the second one. Returns the number of sieves.
+/// As [`install`], in the layout that was the second one. Returns the number of ways to sieves.
 ///
 /// # Errors
 /// As [`install`].

@@ -288,13 +288,12 @@ fn a_packet_is_judged_by_one_set_of_rules() {
 fn rules_that_were_compiled_before_are_read_alike() {
     let mut ebpf = load("acl");
     let mut numbers = Numbers(3);
-    let mut sieves = 0;
     for _ in 0..12 {
         let rules: Vec<_> = (0..60).map(|key| (key, numbers.rule())).collect();
         set_rules(&mut ebpf, &rules, acl_action::ALLOW);
         let Some(Map::ArrayOfMaps(map)) = ebpf.map("rules_compiled") else { panic!("no compiled rules") };
         let compiled = map.fd().as_fd().try_clone_to_owned().unwrap();
-        sieves += acl::install_layout_2(compiled, &rules).unwrap();
+        assert!(acl::install_layout_2(compiled, &rules).unwrap() > 0, "a way to a sieve");
         for _ in 0..200 {
             let subject = Subject::random(&mut numbers);
             let decides = decide(&rules, &subject.packet());
@@ -303,7 +302,6 @@ fn rules_that_were_compiled_before_are_read_alike() {
             assert_eq!(verdict, if allowed { PASS } else { DROP }, "{subject:?}: {decides:?} of {rules:#?}");
         }
     }
-    assert!(sieves >= 12, "{sieves} sieves");
 }
 
 /// Gives the customer the tunnels 1 to `remotes.len()`.

@@ -14,7 +14,7 @@ use crate::sample::Numbers;
 
 /// Packets that are tried for each rule.
 const PACKETS: usize = 2;
-/// Bits of a window at least.
+/// Bits of a window at least, so that each one's vectors are a whole number of cache lines.
 const NARROWEST: u32 = 3;
 /// Bits of a window at most.
 const WIDEST: u32 = 6;
@@ -48,7 +48,8 @@ struct Tried {
 }
 
 /// The shape of a sieve of the rules of `set`, ascending, at most [`SIEVED`], of which `chooser` knows the promising windows, and
-/// its windows' vectors. None when a packet could be left more than [`CHECKS`] of the rules.
+/// its windows' vectors. None when a packet could be left more than [`CHECKS`] of the rules, or there is no room for a shape and none
+/// does.
 pub(crate) fn choose(
     rules: &[Rule],
     set: &[u32],
@@ -63,7 +64,7 @@ pub(crate) fn choose(
         return Some((shape, own));
     }
     let mut shared = trial.shared(shapes);
-    let enough = if shapes.has_room() { trial.gain(own.iter()) - SHARED } else { f64::MIN };
+    let enough = if shapes.has_room() { trial.gain(own.iter()) - SHARED } else { 0.0 };
     shared.retain(|(_, gain, _)| *gain >= enough);
     shared.sort_by(|a, b| b.1.total_cmp(&a.1));
     let shared = shared.into_iter().find(|(_, _, vectors)| is_within(vectors, &trial.cubes));
@@ -107,7 +108,8 @@ impl Trial {
     /// The best vectors, one after the other, by ascending windows.
     fn own(&self, chooser: &Chooser<'_>) -> Option<Vec<Vectors>> {
         let widest = (self.cubes.len().ilog2() + 1).clamp(NARROWEST, WIDEST);
-        let windows = chooser.windows_of(widest).into_iter().chain((NARROWEST..=widest).flat_map(ports));
+        let promising = chooser.windows_of(widest).into_iter().filter(|window| window.width >= NARROWEST);
+        let windows = promising.chain((NARROWEST..=widest).flat_map(ports));
         let mut offered: Vec<Vectors> = windows.map(|window| Vectors::new(window, &self.cubes)).collect();
         let mut left = vec![all(self.cubes.len()); self.packets.len()];
         let mut chosen: Vec<Vectors> = Vec::with_capacity(WINDOWS);

@@ -24,7 +24,7 @@ fn address() -> impl Strategy<Value = Ipv6> {
 }
 
 fn port() -> impl Strategy<Value = u16> {
-    prop::sample::select(vec![0, 7, 53, 443, 40_000, 65_535])
+    prop::sample::select(vec![0, 6, 7, 8, 53, 443, 40_000, 65_535])
 }
 
 fn ports() -> impl Strategy<Value = [u16; 2]> {
@@ -102,6 +102,28 @@ fn large_sets_are_decided_as_they_read() {
             assert_eq!(compiled.walk(&packet.key()).rule, expected, "{} {count}: {packet:?}", kind.name());
         }
         assert!(decided > 250, "{} {count}: {decided} packets met a rule", kind.name());
+    }
+}
+
+#[test]
+fn neighbouring_ports_are_told_apart() {
+    // So many that a cut leaves two ports of each region, and one bit to tell them apart by.
+    let source = |host: u32| Ipv6::mapped(Ipv4 { octets: [10, 0, 0, host as u8] });
+    let rules: Vec<(u32, AclRule)> = (0..2047u16)
+        .flat_map(|port| (0..8u32).map(move |host| (port, host)))
+        .map(|(port, host)| {
+            let flags = acl_flags::ENABLED | acl_flags::DST_PORT;
+            let rule =
+                AclRule { src: source(host), src_len: 128, dst_port: [port; 2], flags, ..AclRule::default() };
+            (u32::from(port) * 8 + host, rule)
+        })
+        .collect();
+    let compiled = Compiled::new(&rules).unwrap();
+    let mut numbers = Numbers(5);
+    for (key, rule) in &rules {
+        let walk = compiled.walk(&packet_for(&mut numbers, rule).key());
+        assert_eq!(walk.rule, Some(*key), "{rule:?}");
+        assert!(walk.checks <= CHECKS);
     }
 }
 

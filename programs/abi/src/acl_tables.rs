@@ -145,6 +145,7 @@ impl Node {
     /// By the `width` (1 to [`WIDEST`]) bits of key word `word` above its lowest `shift`: to node `table + bits`. `table`
     /// is a multiple of 8.
     pub const fn cut(word: usize, shift: u32, width: u32, table: usize) -> Self {
+        assert!(table.is_multiple_of(8));
         Self(kind::CUT | (word as u32) << 2 | shift << 5 | (width - 1) << 11 | (table as u32) << 12)
     }
 
@@ -155,6 +156,7 @@ impl Node {
 
     /// The `count` (1 to [`LONGEST`]) pairs of a node and a rule from `table`, a multiple of 8, on.
     pub const fn list(table: usize, count: usize) -> Self {
+        assert!(table.is_multiple_of(8));
         Self(kind::LIST | (count as u32) << 2 | (table as u32) << 12)
     }
 
@@ -164,6 +166,7 @@ impl Node {
     ///
     /// That of layout 2, of shape 0, has the cuts, to tables anywhere, in the 8 nodes at `table`.
     pub const fn sieve(table: usize, shape: usize) -> Self {
+        assert!(table.is_multiple_of(8) && shape < SHAPES);
         Self(kind::LIST | (shape as u32) << 8 | (table as u32) << 12)
     }
 
