@@ -10,20 +10,17 @@ use aya_ebpf::{
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use xdpchain_abi::{GreIngress, GreKey, Inside6, Ipv4, NO_SESSION, Reason, direction, tags, tunnel_flags};
+use xdpchain_abi::{GreIngress, Inside6, Ipv4, NO_SESSION, Reason, direction, tags, tunnel_flags};
 use xdpchain_kit::{Inner, Packet, decapsulated_tos, is_link_local, is_within6, set_tos, sum};
 use xdpchain_wire::{Octets as _, ethernet::ethertype, gre, ipv4, ipv6};
 
 mod outer;
 mod plain;
+mod tunnels;
 
 use outer::Outer;
 
 xdpchain_kit::module!();
-
-/// Whose packets arrive where.
-#[btf_map(name = "tunnels")]
-static TUNNELS: HashMap<GreKey, GreIngress, 4096> = HashMap::new();
 
 /// Inside IPv6 addresses of tunnels that have any.
 #[btf_map(name = "inside6")]
@@ -65,8 +62,7 @@ unsafe extern "C" fn xdpchain_decapsulate(ctx: *mut xdp_md) -> u32 {
 fn decapsulate(packet: &mut Packet) -> Result<u32, Reason> {
     let Some(outer) = Outer::parse(packet)? else { return Ok(XDP_PASS) };
     let Outer { header, end, key, .. } = outer;
-    // SAFETY: nothing in this program removes an entry.
-    let tunnel = unsafe { TUNNELS.get(key) }.ok_or(Reason::GreUnknownTunnel)?;
+    let tunnel = tunnels::find(&key).ok_or(Reason::GreUnknownTunnel)?;
 
     let offset = packet.forget::<0xff>(header + check_header(packet, tunnel, header, end)?);
     let inner = Inner::parse(packet, offset, end)?;

@@ -5,7 +5,7 @@ use xdpchain_abi::{GreKey, Ipv4, Ipv6, Peer6, Reason};
 use xdpchain_kit::Packet;
 use xdpchain_wire::{Octets as _, ethernet::ethertype, gre, icmp, ipv4, ipv6, protocol};
 
-use crate::TUNNELS;
+use crate::tunnels;
 
 /// IPv6 addresses, ours and those of far ends, with the aliases that tunnels call them.
 #[btf_map(name = "addresses6")]
@@ -136,7 +136,7 @@ fn is_about_ours(packet: &Packet, outer: ipv4::View<'_>, network: usize) -> bool
     about.version() == 4
         && about.protocol() == protocol::GRE
         && key.local == local
-        && TUNNELS.get_ptr(key).is_some()
+        && tunnels::find(&key).is_some()
 }
 
 /// As [`is_about_ours`], of ICMPv6 at `message` (RFC 8201).
@@ -158,5 +158,5 @@ fn is_about_ours6(packet: &Packet, network: usize, message: usize) -> bool {
     let (Some(local), Some(remote)) = (alias(packet, network + 24), alias(packet, quote + 24)) else {
         return false;
     };
-    TUNNELS.get_ptr(GreKey { remote, local }).is_some()
+    tunnels::find(&GreKey { remote, local }).is_some()
 }

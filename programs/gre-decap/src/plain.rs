@@ -13,7 +13,7 @@ use xdpchain_wire::{
     gre, ipv4, ipv6, protocol,
 };
 
-use crate::{TUNNELS, is_inside, module, say};
+use crate::{is_inside, module, say, tunnels};
 
 /// Where the headers begin.
 const IP: usize = ethernet::LEN;
@@ -52,8 +52,7 @@ pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
         ethertype::IPV6 => false,
         _ => return None,
     };
-    // SAFETY: nothing in this program removes an entry.
-    let tunnel = unsafe { TUNNELS.get(key) }?;
+    let tunnel = tunnels::recall(&key)?;
     if has_key != (tunnel.flags & tunnel_flags::HAS_KEY != 0) {
         return None;
     }

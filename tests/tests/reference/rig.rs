@@ -170,6 +170,9 @@ impl Rig {
             if name == "gre-steer/customers" {
                 self.forget_customers(entries);
             }
+            if name == "gre-decap/tunnels" {
+                self.forget_tunnels();
+            }
         }
     }
 
@@ -182,6 +185,14 @@ impl Rig {
                 let place = number & (kept.info().max_entries - 1);
                 kept.update(&place.to_ne_bytes(), &vec![0; kept.value_len()]).expect("every entry is there");
             }
+        }
+    }
+
+    /// Takes out what `gre-decap` keeps of tunnels for a while.
+    fn forget_tunnels(&self) {
+        let (kept, _) = self.map("gre-decap/kept_tunnels");
+        for place in 0..kept.info().max_entries {
+            kept.update(&place.to_ne_bytes(), &vec![0; kept.value_len()]).expect("every entry is there");
         }
     }
 
