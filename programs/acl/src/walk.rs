@@ -16,12 +16,12 @@ use xdpchain_abi::acl_tables::{
 /// More than any rule's number.
 const NONE: u32 = ACL_RULES;
 
-/// `count`, of which the compiler is not to know what it is, so that it does not copy the walk out as often.
+/// `number`, of which the compiler is not to know what it is, so that it does not copy the walk out as often.
 #[inline(always)]
-fn opaque(count: usize) -> usize {
+fn opaque(number: usize) -> usize {
     let result;
     // SAFETY: moves a register to another one and touches nothing else.
-    unsafe { core::arch::asm!("{0} = {1}", out(reg) result, in(reg) count, options(pure, nomem, nostack)) };
+    unsafe { core::arch::asm!("{0} = {1}", out(reg) result, in(reg) number, options(pure, nomem, nostack)) };
     result
 }
 
@@ -97,7 +97,8 @@ impl Nodes<'_> {
         // All ones when it has one of the shapes, and 0 when it is of layout 2.
         let shaped = sign(-(sieve.shape() as i64)) as usize;
         let shape = SHAPES_AT + sieve.shape() * WINDOWS;
-        let windows = sieve.table() ^ (sieve.table() ^ shape) & shaped;
+        // Anew, as the compiler knows that it leads out of no block, and kernel 5.10 does not.
+        let windows = opaque(sieve.table() ^ (sieve.table() ^ shape) & shaped);
         let tables = sieve.table() & shaped;
         let mut left = u64::MAX;
         for window in 0..WINDOWS {
