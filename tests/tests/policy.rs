@@ -304,6 +304,64 @@ fn rules_that_were_compiled_before_are_read_alike() {
     }
 }
 
+/// A packet out of the GRE tunnel from `remote`.
+fn tunnelled(remote: [u8; 4]) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
+    frame.extend([0x45, 0, 0, 20 + 4 + 20 + 8, 0, 0, 0, 0, 64, 47, 0, 0]);
+    frame.extend(remote);
+    frame.extend([10, 20, 0, 1]);
+    frame.extend([0, 0, 0x08, 0x00]);
+    frame.extend([0x45, 0, 0, 20 + 8, 0, 0, 0, 0, 64, 17, 0, 0, 10, 200, 1, 2, 10, 45, 0, 9]);
+    frame.extend([0, 7, 0x9c, 0x40, 0, 8, 0, 0]);
+    frame
+}
+
+/// The customer whose packet `gre-decap` takes `frame` for; none when it does not touch it.
+fn arrives(ebpf: &mut Ebpf, frame: &[u8]) -> Option<u32> {
+    let mut map: PerCpuArray<_, [u8; 32]> = ebpf.map_mut(CONTEXT_MAP).unwrap().try_into().unwrap();
+    map.set(0, PerCpuValues::try_from(vec![[0; 32]; nr_cpus().unwrap()]).unwrap(), 0).unwrap();
+    let (verdict, output) = send(ebpf, "gre-decap", frame);
+    let map: PerCpuArray<_, [u8; 32]> = ebpf.map(CONTEXT_MAP).unwrap().try_into().unwrap();
+    let values = map.get(&0, 0).unwrap();
+    let customer = values.iter().find(|context| context[16] == direction::DOWNLINK);
+    let customer = customer.map(|context| u32::from_ne_bytes(context[..4].try_into().unwrap()));
+    assert_eq!(output == frame, customer.is_none(), "{customer:?}, verdict {verdict}");
+    customer
+}
+
+#[test]
+fn packets_are_of_the_tunnel_that_the_map_has_or_had_just_before() {
+    // More than are kept, so that some are where others were.
+    const TUNNELS: u32 = 3000;
+    /// Longer than tunnels are kept.
+    const WHILE: std::time::Duration = std::time::Duration::from_millis(120);
+    let mut ebpf = load("gre-decap");
+    let mut tunnels: HashMap<_, [u8; 8], [u8; 20]> = hash(&mut ebpf, "tunnels");
+    let remote = |number: u32| [198, 18, (number >> 8) as u8, number as u8];
+    let ends = |number: u32| {
+        let [a, b, c, d] = remote(number);
+        [a, b, c, d, 10, 20, 0, 1]
+    };
+    let tunnel = |customer: u32| {
+        let mut tunnel = [0; 20];
+        tunnel[..4].copy_from_slice(&customer.to_ne_bytes());
+        tunnel
+    };
+    for number in 0..TUNNELS {
+        tunnels.insert(ends(number), tunnel(1 + number), 0).unwrap();
+    }
+    for number in (0..TUNNELS).flat_map(|number| [number, number, number / 2]) {
+        assert_eq!(arrives(&mut ebpf, &tunnelled(remote(number))), Some(1 + number), "{number}");
+    }
+    tunnels.insert(ends(5), tunnel(9000), 0).unwrap();
+    tunnels.remove(&ends(6)).unwrap();
+    std::thread::sleep(WHILE);
+    for _ in 0..3 {
+        assert_eq!(arrives(&mut ebpf, &tunnelled(remote(5))), Some(9000));
+        assert_eq!(arrives(&mut ebpf, &tunnelled(remote(6))), None);
+    }
+}
+
 /// Gives the customer the tunnels 1 to `remotes.len()`.
 fn set_tunnels(ebpf: &mut Ebpf, local: [u8; 4], remotes: &[[u8; 4]], flags: u8) {
     let mut customer = [0; 20];

@@ -3,6 +3,7 @@
 //! A packet that is not GRE passes untouched. Nothing is changed before every check has passed.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 use aya_ebpf::{
     bindings::{xdp_action::XDP_PASS, xdp_md},

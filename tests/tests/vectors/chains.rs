@@ -311,7 +311,8 @@ impl Composed {
                     let keys: Vec<u32> = match name.as_str() {
                         EXIT_MAP => (0..2 * EXIT_COLUMNS).collect(),
                         REASON_MAP => (0..REASONS).collect(),
-                        _ if len <= SMALL => (0..len).collect(),
+                        // Of packets before, by whatever they are kept.
+                        _ if len <= SMALL || name.starts_with("kept_") => (0..len).collect(),
                         _ => touched.iter().chain(&left).copied().filter(|key| *key < len).collect(),
                     };
                     for key in keys {
