@@ -333,7 +333,7 @@ fn arrives(ebpf: &mut Ebpf, frame: &[u8]) -> Option<u32> {
 fn packets_are_of_the_tunnel_that_the_map_has_or_had_just_before() {
     // More than are kept, so that some are where others were.
     const TUNNELS: u32 = 3000;
-    /// Longer than tunnels are kept.
+    // Longer than tunnels are kept.
     const WHILE: std::time::Duration = std::time::Duration::from_millis(120);
     let mut ebpf = load("gre-decap");
     let mut tunnels: HashMap<_, [u8; 8], [u8; 20]> = hash(&mut ebpf, "tunnels");

@@ -29,9 +29,10 @@ const BENCHES: [(&str, &str); 7] = [
          before each run, draws one of a thousand sessions, and tail calls the chain; the same harness in front of a program that only \
          returns (`floor/tx`) is measured in turn with it and subtracted. A round counts only when the chain's own counters have every \
          packet. Programs are warm: what is measured follows runs that are not. Of chain, monolith and floors with a look-up five copies \
-         take turns, each with maps of its own, since where those lie in memory matters. `uplink/monolith` is the same work for an uplink packet written by hand as one function, its next hop in the tunnel's \
-         entry, with the look-up of the session for all that is asked of the outer header's addresses; `monolith-fib` asks for the next hop of each packet. `floor/lookup` changes the packet's length, writes a constant \
-         header and looks into one hash map, `floor/index` into one array. `uplink/prefix-3` is the chain of the first three \
+         take turns, each with maps of its own, since where those lie in memory matters. `uplink/monolith` is the same work for an \
+         uplink packet written by hand as one function, its next hop in the tunnel's entry, with the look-up of the session for all \
+         that is asked of the outer header's addresses; `monolith-fib` asks for the next hop of each packet. `floor/lookup` changes \
+         the packet's length, writes a constant header and looks into one hash map, `floor/index` into one array. `uplink/prefix-3` is the chain of the first three \
          modules. Customers have one GRE tunnel each, in `uplink-tunnels/chain` two, and in `…-key/chain` one with a key. Names with a number \
          have that many octets inside, the others 64. `live/…` are packets a second that one CPU sends out of a veth and counts at its \
          other end.",
