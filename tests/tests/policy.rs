@@ -13,6 +13,8 @@ use aya::{
     programs::{TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
+use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
+use nix::unistd::Pid;
 use xdpchain_abi::{AclRule, CONTEXT_MAP, acl_action, acl_flags, direction};
 use xdpchain_acl::{
     Packet, decide,
@@ -352,6 +354,13 @@ fn packets_are_of_the_tunnel_that_the_map_has_or_had_just_before() {
     }
     for number in (0..TUNNELS).flat_map(|number| [number, number, number / 2]) {
         assert_eq!(arrives(&mut ebpf, &tunnelled(remote(number))), Some(1 + number), "{number}");
+    }
+    // On the CPU that keeps both.
+    let mut here = CpuSet::new();
+    here.set(sched_getcpu().unwrap()).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &here).expect("a thread may choose its CPU");
+    for number in [5, 6] {
+        assert_eq!(arrives(&mut ebpf, &tunnelled(remote(number))), Some(1 + number));
     }
     tunnels.insert(ends(5), tunnel(9000), 0).unwrap();
     tunnels.remove(&ends(6)).unwrap();
