@@ -171,6 +171,10 @@ pub mod object {
         MARKS = "marks.o";
         /// Begins the packet context as its map `wanted` says.
         PRESET = "preset.o";
+        /// Notes the length and first octets of the packet, wherever octets were skipped before.
+        LOOKS = "looks.o";
+        /// The same, of all of the frame, with skipped octets.
+        LOOKS_HEEDING = "looks_heeding.o";
         /// Two XDP programs.
         TWO = "two.o";
         /// No XDP program.

@@ -1,14 +1,19 @@
 //! Composed images in the kernel: they load, and mean what their modules mean alone.
 
 use std::collections::BTreeMap;
+use std::mem::offset_of;
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use xdpchain_abi::{PacketContext, direction};
 use xdpchain_compose::object::Object;
-use xdpchain_compose::{Chain, ComposeError, EXIT_COLUMNS, EXIT_MAP, Image, Module, Slot, fused, tail};
+use xdpchain_compose::{
+    Chain, ComposeError, EXIT_COLUMNS, EXIT_MAP, Image, MapOwner, Module, Slot, fused, tail,
+};
 use xdpchain_host::load::{Loaded, load};
 use xdpchain_host::sys::{self, MapFd, TestRun};
 use xdpchain_spec::{ChainDefault, ModuleSpec, ObjectRef, Place, SlotSpec, Verdict, VerdictSet};
+use xdpchain_tests::cli::object;
 
 const OBJECTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../chain/compose/tests/fixtures/objects");
 
@@ -107,6 +112,19 @@ fn exits(image: &Image, loaded: &Loaded) -> BTreeMap<(u32, u32), u64> {
         .collect()
 }
 
+/// Octets counted in all exit counters.
+fn exit_octets(image: &Image, loaded: &Loaded) -> u64 {
+    let index = image.maps.iter().position(|m| m.def.name == EXIT_MAP).unwrap();
+    let map = MapFd::new(loaded.maps[index].fd.try_clone().unwrap()).unwrap();
+    let octets = |value: &[u8]| u64::from_ne_bytes(value[8..16].try_into().unwrap());
+    (0..image.maps[index].def.max_entries)
+        .flat_map(|key| {
+            let value = sys::map_lookup(&map, &key.to_ne_bytes()).unwrap().unwrap();
+            value.chunks_exact(16).map(octets).collect::<Vec<_>>()
+        })
+        .sum()
+}
+
 #[test]
 fn a_module_between_others_does_what_it_does_alone() {
     let (features, legacy) = (fixture("features.o"), fixture("legacy.o"));
@@ -170,6 +188,121 @@ fn a_packet_is_counted_once_where_its_chain_ended() {
             assert_eq!(run(&loaded, &packet), (Verdict::Drop as u32, packet));
         }
         assert_eq!(exits(&image, &loaded), BTreeMap::from([((2, Verdict::Drop as u32), 3)]));
+    }
+}
+
+/// The packet context in which this many octets may be, or are, left in front of an uplink packet.
+fn skipping(octets: u8) -> [u8; size_of::<PacketContext>()] {
+    let mut context = [0; size_of::<PacketContext>()];
+    context[offset_of!(PacketContext, direction)] = direction::UPLINK;
+    context[PacketContext::MAY_SKIP] = 1;
+    context[PacketContext::SKIPPED] = octets;
+    context
+}
+
+/// A map of a chain, by the module that it belongs to and its name.
+fn map(image: &Image, loaded: &Loaded, owner: &str, name: &str) -> MapFd {
+    let owner = MapOwner::Module(owner.to_owned());
+    let index = image.maps.iter().position(|map| map.owner == owner && map.def.name == name).unwrap();
+    MapFd::new(loaded.maps[index].fd.try_clone().unwrap()).unwrap()
+}
+
+/// Length and first octets of the last frame that the module `looks` found.
+fn found(image: &Image, loaded: &Loaded) -> (u32, Vec<u8>) {
+    let found = sys::map_lookup(&map(image, loaded, "looks", "found"), &[0; 4]).unwrap().unwrap();
+    (u32::from_ne_bytes(found[..4].try_into().unwrap()), found[8..].to_vec())
+}
+
+#[test]
+fn who_does_not_heed_skipped_octets_finds_none_wherever_it_stands() {
+    type Set = fn(&mut SlotSpec);
+    let places: [(&str, Set); 3] = [
+        ("order", |_| ()),
+        ("observer", |slot| slot.observer = true),
+        ("exit", |slot| slot.at = Place::Exit),
+    ];
+    for (place, set) in places {
+        let (image, loaded) = Build::new()
+            .slot("preset", object::PRESET, None, |_| ())
+            .slot("looks", object::LOOKS, None, set)
+            .load(fused::compose);
+        let wanted = map(&image, &loaded, "preset", "wanted");
+        for octets in [0, 36] {
+            sys::map_update(&wanted, &[0; 4], &skipping(octets), 0).unwrap();
+            let mut packet = vec![0x11; 100];
+            packet[20] = octets;
+            assert_eq!(run(&loaded, &packet), (Verdict::Pass as u32, packet.clone()), "{place}");
+            assert_eq!(found(&image, &loaded), (100, packet[..48].to_vec()), "{place}");
+        }
+        let row = if place == "exit" { 0 } else { 1 };
+        assert_eq!(exits(&image, &loaded), [((row, Verdict::Pass as u32), 2)].into(), "{place}");
+        assert_eq!(exit_octets(&image, &loaded), 200, "{place}");
+    }
+}
+
+#[test]
+fn skipped_octets_are_there_for_who_heeds_them_and_gone_in_the_end() {
+    let (image, loaded) = Build::new()
+        .slot("preset", object::PRESET, None, |_| ())
+        .slot("looks", object::LOOKS_HEEDING, None, |_| ())
+        .load(fused::compose);
+    sys::map_update(&map(&image, &loaded, "preset", "wanted"), &[0; 4], &skipping(36), 0).unwrap();
+    let packet = vec![0x11; 100];
+    assert_eq!(run(&loaded, &packet), (Verdict::Pass as u32, packet));
+    assert_eq!(found(&image, &loaded).0, 136);
+    assert_eq!(exit_octets(&image, &loaded), 100);
+}
+
+/// An IPv4 packet of this protocol to this address, with these octets in it.
+fn ipv4(protocol: u8, to: [u8; 4], inside: &[u8]) -> Vec<u8> {
+    let len = (20 + inside.len()) as u16;
+    let mut packet = vec![0x45, 0];
+    packet.extend(len.to_be_bytes());
+    packet.extend([0, 1, 0, 0, 64, protocol, 0, 0, 192, 0, 2, 1]);
+    packet.extend(to);
+    packet.extend(inside);
+    packet
+}
+
+fn frame(packet: &[u8]) -> Vec<u8> {
+    [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00], packet].concat()
+}
+
+#[test]
+fn a_decapsulator_leaves_what_it_takes_off_only_where_somebody_takes_it_away() {
+    let decap = std::fs::read(xdpchain_tests::cli::objects().join("gre-decap.o")).unwrap();
+    let inner = ipv4(17, [203, 0, 113, 9], &[0x11; 60]);
+    let outer = frame(&ipv4(47, [198, 51, 100, 1], &[&[0, 0, 0x08, 0x00], &inner[..]].concat()));
+    let exit = |slot: &mut SlotSpec| slot.at = Place::Exit;
+    let in_order = |_: &mut SlotSpec| ();
+    type Set = fn(&mut SlotSpec);
+    // Where it stands, who looks, and whether it may find the outer packet's headers still.
+    let chains: [(Set, &[u8], Set, bool); 4] = [
+        (in_order, object::LOOKS_HEEDING, in_order, true),
+        (in_order, object::LOOKS, in_order, false),
+        (in_order, object::LOOKS_HEEDING, exit, false),
+        (exit, object::LOOKS_HEEDING, exit, false),
+    ];
+    for (number, (place, looks, set, may_find)) in chains.into_iter().enumerate() {
+        let (image, loaded) = Build::new()
+            .slot("passing", object::PASSING, None, |_| ())
+            .slot("gre-decap", &decap, None, place)
+            .slot("looks", looks, None, set)
+            .load(fused::compose);
+        let tunnels = map(&image, &loaded, "gre-decap", "tunnels");
+        let mut tunnel = vec![0; tunnels.info().value_size as usize];
+        tunnel[..4].copy_from_slice(&7u32.to_ne_bytes());
+        sys::map_update(&tunnels, &[192, 0, 2, 1, 198, 51, 100, 1], &tunnel, 0).unwrap();
+        // The first packet makes it keep the tunnel; by that the next one may leave what it takes off, unless the tick is another one
+        // by then, or the CPU.
+        let mut lens = Vec::new();
+        for _ in 0..20 {
+            assert_eq!(run(&loaded, &outer), (Verdict::Pass as u32, frame(&inner)), "chain {number}");
+            lens.push(found(&image, &loaded).0 as usize);
+        }
+        let (whole, left) = (frame(&inner).len(), outer.len());
+        assert!(lens.iter().all(|len| *len == whole || may_find && *len == left), "chain {number}: {lens:?}");
+        assert_eq!(lens.contains(&left), may_find, "chain {number}: {lens:?}");
     }
 }
 

@@ -43,6 +43,7 @@ pub mod code {
     pub const RSH64_REG: u8 = 0x7f;
     pub const XOR64_REG: u8 = 0xaf;
     pub const LDX_W: u8 = 0x61;
+    pub const LDX_B: u8 = 0x71;
     pub const LDX_DW: u8 = 0x79;
     pub const ST_W: u8 = 0x62;
     pub const ST_DW: u8 = 0x7a;
@@ -90,6 +91,7 @@ pub mod pseudo {
 pub mod helper {
     pub const MAP_LOOKUP_ELEM: i32 = 1;
     pub const TAIL_CALL: i32 = 12;
+    pub const XDP_ADJUST_HEAD: i32 = 44;
 }
 
 /// The frame pointer.

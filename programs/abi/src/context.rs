@@ -1,5 +1,7 @@
 //! The packet context: what the modules of a chain tell each other about the packet at hand.
 
+use core::mem::offset_of;
+
 use crate::sized;
 
 /// Name of the per-CPU array of one [`PacketContext`] that a module declares to take part. The chain binds every map
@@ -32,9 +34,41 @@ pub struct PacketContext {
     pub outer_tos: u8,
     /// 1 for slots that run at exit.
     pub ended: u8,
-    /// Octets of padding, zero.
+    /// Octets of padding, zero but for what the chain and modules that heed it say there of [skipped](Self::skipped) octets.
     pub reserved: [u8; 10],
 }
+
+impl PacketContext {
+    /// Where it stands, from the context's start, whether octets may be skipped: at the start of a word of eight octets.
+    pub const MAY_SKIP: usize = offset_of!(Self, reserved) + 2;
+    /// Where the number of skipped octets stands.
+    pub const SKIPPED: usize = Self::MAY_SKIP + 1;
+
+    /// Whether the chain takes care of skipped octets, so that modules may leave some.
+    #[inline(always)]
+    pub fn may_skip(&self) -> bool {
+        self.reserved[Self::MAY_SKIP - offset_of!(Self, reserved)] != 0
+    }
+
+    /// Octets at the frame's front that have left the packet and still stand there: it begins behind them. Who moves the frame's
+    /// start next takes them along, so that a packet that goes from one tunnel into another is moved once. A module that is not
+    /// [marked](SKIPPED_SECTION) finds none: the chain takes them away before.
+    #[inline(always)]
+    pub fn skipped(&self) -> u8 {
+        self.reserved[Self::SKIPPED - offset_of!(Self, reserved)]
+    }
+
+    /// Says how many octets are skipped.
+    #[inline(always)]
+    pub fn skip(&mut self, octets: u8) {
+        self.reserved[Self::SKIPPED - offset_of!(Self, reserved)] = octets;
+    }
+}
+
+const _: () = assert!(PacketContext::MAY_SKIP.is_multiple_of(8));
+
+/// Section of an object whose module heeds octets that were [skipped](PacketContext::skipped), whatever is in it.
+pub const SKIPPED_SECTION: &str = ".xdpchain_skipped";
 
 /// `PacketContext::session` of a packet whose session is not known (yet).
 pub const NO_SESSION: u32 = u32::MAX;

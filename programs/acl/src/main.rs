@@ -20,7 +20,6 @@ use xdpchain_abi::{
     acl_tables::{BLOCK, BLOCKS, ENTRIES, FLAGS, NODES, kind},
     direction,
 };
-use xdpchain_kit::Packet;
 use xdpchain_wire::ethernet::ethertype;
 
 mod plain;
@@ -61,7 +60,7 @@ fn acl(ctx: XdpContext) -> u32 {
     if context.direction == direction::NONE && config.all_packets == 0 {
         return XDP_PASS;
     }
-    let packet = Packet::new(&ctx);
+    let packet = module::packet(&ctx, &context);
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return XDP_PASS };
     // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other.
     if plain::parse(&packet, &context, unsafe { &mut *scratch }).is_none() {
@@ -87,18 +86,19 @@ const NOT_IP: u32 = 2;
 /// Writes the key of any packet. A global function: the verifier follows it once, and the walk not anew for each way through it.
 ///
 /// # Safety
-/// As for [`Packet::of`].
+/// As for [`xdpchain_kit::Packet::of`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn xdpchain_subject(ctx: *mut xdp_md) -> u32 {
+    let context = module::context();
     // SAFETY: as the caller promises.
-    let packet = unsafe { Packet::of(ctx) };
+    let packet = unsafe { module::packet_of(ctx, &context) };
     let (Some(link), Some(scratch)) = (packet.link(), SCRATCH.get_ptr_mut(0)) else { return CUT };
     if !matches!(link.ethertype, ethertype::IPV4 | ethertype::IPV6) {
         return NOT_IP;
     }
     // SAFETY: the value belongs to this CPU, and who asks has no reference to it meanwhile.
-    match subject::parse(&packet, link, &module::context(), unsafe { &mut *scratch }) {
+    match subject::parse(&packet, link, &context, unsafe { &mut *scratch }) {
         Some(()) => FOUND,
         None => CUT,
     }

@@ -11,7 +11,9 @@ use aya_ebpf::{
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use xdpchain_abi::{GreIngress, Inside6, Ipv4, NO_SESSION, Reason, direction, tags, tunnel_flags};
+use xdpchain_abi::{
+    GreIngress, Inside6, Ipv4, NO_SESSION, PacketContext, Reason, direction, tags, tunnel_flags,
+};
 use xdpchain_kit::{Inner, Packet, decapsulated_tos, is_link_local, is_within6, set_tos, sum};
 use xdpchain_wire::{Octets as _, ethernet::ethertype, gre, ipv4, ipv6};
 
@@ -98,21 +100,19 @@ fn decapsulate(packet: &mut Packet) -> Result<u32, Reason> {
     }
     let tags = packet.tags(outer.network, tags::DROP, 0).ok_or(Reason::Truncated)?;
     packet.strip(inner.offset, inner.len, inner.ethertype, &tags).ok_or(Reason::Truncated)?;
-    say(tunnel, inner.len, outer.tos);
+    module::change_context(|context| say(context, tunnel, inner.len, outer.tos));
     Ok(XDP_PASS)
 }
 
 /// Says in the context whose packet has left its tunnel.
 #[inline(always)]
-fn say(tunnel: &GreIngress, inner_len: usize, outer_tos: u8) {
-    module::change_context(|context| {
-        context.customer = tunnel.customer;
-        context.session = NO_SESSION;
-        context.tunnel = tunnel.tunnel;
-        context.inner_len = inner_len as u16;
-        context.direction = direction::DOWNLINK;
-        context.outer_tos = outer_tos;
-    });
+fn say(context: &mut PacketContext, tunnel: &GreIngress, inner_len: usize, outer_tos: u8) {
+    context.customer = tunnel.customer;
+    context.session = NO_SESSION;
+    context.tunnel = tunnel.tunnel;
+    context.inner_len = inner_len as u16;
+    context.direction = direction::DOWNLINK;
+    context.outer_tos = outer_tos;
 }
 
 /// Judges the GRE header at `header` of a packet that ends at `end`; returns its length.

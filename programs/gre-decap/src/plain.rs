@@ -5,7 +5,7 @@
 //!   leaves its tunnel here does so as by the long way.
 
 use aya_ebpf::bindings::xdp_action::XDP_PASS;
-use xdpchain_abi::{GreIngress, GreKey, Ipv4, Reason, tunnel_flags};
+use xdpchain_abi::{GreIngress, GreKey, Ipv4, PacketContext, Reason, tunnel_flags};
 use xdpchain_kit::{Addresses, Inner, Packet, is_link_local, is_same_ecn, open6};
 use xdpchain_wire::{
     Octets as _, OctetsMut as _,
@@ -74,11 +74,11 @@ pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
         open6(packet, END, end, outer_tos, passes)?;
     }
     let begin = packet.forget::<0x3f>(if has_key { KEYED_END } else { END });
-    if packet.move_start((begin - ethernet::LEN) as i32).is_none() {
+    let say = |context: &mut PacketContext| say(context, tunnel, end - begin, outer_tos);
+    if module::take_off(packet, begin - ethernet::LEN, say).is_none() {
         // It is longer than what is taken away.
         return Some(module::refuse(Reason::Truncated));
     }
-    say(tunnel, end - begin, outer_tos);
     Some(XDP_PASS)
 }
 

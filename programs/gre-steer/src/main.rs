@@ -47,10 +47,12 @@ fn gre_steer(ctx: XdpContext) -> u32 {
     if context.direction != direction::UPLINK {
         return XDP_PASS;
     }
-    let mut packet = Packet::new(&ctx);
+    let mut packet = module::packet(&ctx, &context);
     if let Some(verdict) = plain::forward(&mut packet, context.customer) {
         return verdict;
     }
+    // With nothing in front of it from here on.
+    let packet = Packet::new(&ctx);
     // SAFETY: the context is the packet's, to which nobody has a reference meanwhile.
     let verdict = unsafe { xdpchain_steer(packet.as_ptr(), context.customer) };
     if matches!(verdict, XDP_TX | XDP_REDIRECT) {
@@ -67,7 +69,7 @@ fn gre_steer(ctx: XdpContext) -> u32 {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn xdpchain_steer(ctx: *mut xdp_md, customer: u32) -> u32 {
     // SAFETY: as the caller promises.
-    let mut packet = unsafe { Packet::of(ctx) };
+    let mut packet = unsafe { module::whole_packet(ctx) };
     match forward(&mut packet, customer) {
         Ok(verdict) => verdict as u32,
         Err(reason) => {

@@ -88,8 +88,8 @@ pub(crate) fn forward(packet: &mut Packet, customer: u32) -> Option<u32> {
     {
         return None;
     }
-    packet.move_start(BEFORE as i32 - AFTER as i32 - ready.key_len as i32)?;
-    module::change_context(|context| context.tunnel = ready.tunnel);
+    let delta = BEFORE as i32 - AFTER as i32 - ready.key_len as i32;
+    module::move_start(packet, delta, |context| context.tunnel = ready.tunnel)?;
     if write(packet, ready, kind, tos, total_len as u16).is_none() {
         // It was there just now, and is longer.
         return Some(module::refuse(Reason::Headroom));

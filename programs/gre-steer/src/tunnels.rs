@@ -100,8 +100,9 @@ pub(crate) fn choice(packet: &Packet, ethertype: u16, customer: u32) -> Option<C
     if !kept.is_of(customer) || kept.count < 2 {
         return None;
     }
+    let offset = packet.skipped() + ethernet::LEN;
     // SAFETY: as in `entropy`.
-    let hash = unsafe { xdpchain_entropy(packet.as_ptr(), ethertype as u32, ethernet::LEN as u32) };
+    let hash = unsafe { xdpchain_entropy(packet.as_ptr(), ethertype as u32, offset as u32) };
     let at = packet.forget::<{ CUSTOMER_TUNNELS - 1 }>(choose(&kept.numbers, kept.count, hash));
     (kept.there[at] != 0).then_some(Choice { at, number: kept.numbers[at] })
 }
@@ -193,11 +194,12 @@ unsafe extern "C" fn xdpchain_ask_route(
 /// A number that both directions of the inner flow share; 0 when the flow cannot be told.
 #[inline(always)]
 pub(crate) fn entropy(packet: &Packet, inner: &Inner) -> u32 {
+    let offset = packet.skipped() + inner.offset;
     // SAFETY: the context is the packet's, whose octets are only read.
-    unsafe { xdpchain_entropy(packet.as_ptr(), inner.ethertype as u32, inner.offset as u32) }
+    unsafe { xdpchain_entropy(packet.as_ptr(), inner.ethertype as u32, offset as u32) }
 }
 
-/// As [`entropy`], of the IP packet of this type at `offset`. A global function: the verifier follows it once, and not anew for each way
+/// As [`entropy`], of the IP packet of this type at `offset` of the frame. A global function: the verifier follows it once, and not anew for each way
 /// that leads here.
 ///
 /// # Safety

@@ -144,7 +144,7 @@ fn decapsulate(
     if moved {
         module::count(Reason::PeerMoved);
     }
-    say(whose, inner.len, Flow::of(&payload), outer.tos);
+    module::change_context(|context| say(context, whose, inner.len, Flow::of(&payload), outer.tos));
     Ok(XDP_PASS)
 }
 
@@ -190,17 +190,15 @@ impl Flow {
 
 /// Says in the context whose packet has left its tunnel.
 #[inline(always)]
-fn say(whose: Whose, inner_len: usize, flow: Flow, outer_tos: u8) {
-    module::change_context(|context| {
-        let octets = core::ptr::from_mut(context).cast::<u8>();
-        // SAFETY: fields of the context one behind the other, as `Whose` and `Flow` have them.
-        unsafe {
-            *octets.cast() = whose.0;
-            *octets.add(offset_of!(PacketContext, direction)).cast() = flow.0.to_le_bytes();
-        }
-        context.inner_len = inner_len as u16;
-        context.outer_tos = outer_tos;
-    });
+fn say(context: &mut PacketContext, whose: Whose, inner_len: usize, flow: Flow, outer_tos: u8) {
+    let octets = core::ptr::from_mut(context).cast::<u8>();
+    // SAFETY: fields of the context one behind the other, as `Whose` and `Flow` have them.
+    unsafe {
+        *octets.cast() = whose.0;
+        *octets.add(offset_of!(PacketContext, direction)).cast() = flow.0.to_le_bytes();
+    }
+    context.inner_len = inner_len as u16;
+    context.outer_tos = outer_tos;
 }
 
 /// Whether the inner source belongs to the session.

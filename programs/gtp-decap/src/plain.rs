@@ -8,7 +8,7 @@
 use core::mem::offset_of;
 
 use aya_ebpf::bindings::xdp_action::XDP_PASS;
-use xdpchain_abi::{GTPU_PORT, Ipv4, Reason, UplinkKey, UplinkSession, tags};
+use xdpchain_abi::{GTPU_PORT, Ipv4, PacketContext, Reason, UplinkKey, UplinkSession, tags};
 use xdpchain_kit::{Addresses, Inner, Packet, is_same_ecn, open6};
 use xdpchain_wire::{
     OctetsMut as _,
@@ -16,7 +16,9 @@ use xdpchain_wire::{
     gtpu, ipv4, protocol, udp,
 };
 
-use crate::{Flow, Whose, check_source, endpoints::is_ours, outer::Message, payload::Payload, say, sessions};
+use crate::{
+    Flow, Whose, check_source, endpoints::is_ours, module, outer::Message, payload::Payload, say, sessions,
+};
 
 /// Where the headers begin.
 const IP: usize = ethernet::LEN;
@@ -93,11 +95,11 @@ pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
         (offset, Flow::of(&payload))
     };
     let whose = Whose::of(session);
-    if packet.move_start(offset as i32 - ethernet::LEN as i32).is_none() {
+    let say = |context: &mut PacketContext| say(context, whose, end - offset, flow, outer_tos);
+    if module::take_off(packet, offset - ethernet::LEN, say).is_none() {
         // It is longer than what is taken away.
-        return Some(crate::module::refuse(Reason::Headroom));
+        return Some(module::refuse(Reason::Headroom));
     }
-    say(whose, end - offset, flow, outer_tos);
     Some(XDP_PASS)
 }
 

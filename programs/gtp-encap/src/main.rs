@@ -29,7 +29,7 @@ use aya_ebpf::{
 use xdpchain_abi::{DownlinkKey, DownlinkSession, EncapConfig, GTPU_PORT, Reason, direction, session_flags};
 use xdpchain_kit::{Inner, Packet, clamp_mss, decrement_ttl, entropy, fate, fragment_id, is_syn, mss_mtu};
 use xdpchain_wire::{
-    Octets as _, OctetsMut as _,
+    Octets, OctetsMut as _,
     ethernet::{self, ethertype},
     gtpu::{self, Optional, PduSession},
     ipv4, ipv6, udp,
@@ -64,10 +64,12 @@ fn gtp_encap(ctx: XdpContext) -> u32 {
     if context.direction != direction::DOWNLINK {
         return XDP_PASS;
     }
-    let mut packet = Packet::new(&ctx);
+    let mut packet = module::packet(&ctx, &context);
     if let Some(verdict) = plain::forward(&mut packet, &context) {
         return verdict;
     }
+    // With nothing in front of it from here on.
+    let mut packet = Packet::new(&ctx);
     // SAFETY: the context is the packet's, which is not used meanwhile.
     let found = unsafe { xdpchain_encapsulate(packet.as_ptr(), context.customer) };
     match Due::unpacked(found) {
@@ -88,7 +90,7 @@ fn gtp_encap(ctx: XdpContext) -> u32 {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn xdpchain_encapsulate(ctx: *mut xdp_md, customer: u32) -> u64 {
     // SAFETY: as the caller promises.
-    let mut packet = unsafe { Packet::of(ctx) };
+    let mut packet = unsafe { module::whole_packet(ctx) };
     match forward(&mut packet, customer) {
         Ok(found) => found,
         Err(reason) => refuse(&packet, reason) as u64,
@@ -117,7 +119,7 @@ fn forward(packet: &mut Packet, customer: u32) -> Result<u64, Reason> {
         return Err(Reason::TtlExpired);
     }
     let mut key = MaybeUninit::uninit();
-    let key = write_key(&mut key, customer, address(packet, inner.ethertype, inner.offset)?);
+    let key = write_key(&mut key, customer, address(packet, packet, inner.ethertype, inner.offset)?);
     let hash = entropy(packet, &inner);
     // SAFETY: nothing here changes the map, and a session that user space replaces meanwhile is read field by field at
     // worst from both, as in every look-up that takes no lock.
@@ -197,17 +199,22 @@ fn write_container(octets: &mut [u8; CONTAINER], session: &DownlinkSession) {
 /// What a downlink session is found by: the whole IPv4 address, the upper half of an IPv6 address. A session owns a
 /// /64 (3GPP TS 23.501, 5.8.2.2), in which the user's device makes its addresses as it likes.
 ///
-/// As words of [`DownlinkKey::address`].
+/// As words of [`DownlinkKey::address`], of the IP packet at `offset` of `octets`, which are some of the packet's.
 #[inline(always)]
-fn address(packet: &Packet, ethertype: u16, offset: usize) -> Result<[u32; 2], Reason> {
+fn address<O: Octets + ?Sized>(
+    packet: &Packet,
+    octets: &O,
+    ethertype: u16,
+    offset: usize,
+) -> Result<[u32; 2], Reason> {
     let word = |o: &[u8], i: usize| u32::from_ne_bytes([o[i], o[i + 1], o[i + 2], o[i + 3]]);
     if ethertype == ethertype::IPV4 {
-        let header: &[u8; ipv4::LEN] = packet.at(offset).ok_or(Reason::InnerMalformed)?;
+        let header: &[u8; ipv4::LEN] = octets.at(offset).ok_or(Reason::InnerMalformed)?;
         // One number to the verifier, as the other version's.
         let none = packet.forget::<1>(0) as u32;
         Ok([!none, word(header, 16)])
     } else {
-        let header: &[u8; ipv6::LEN] = packet.at(offset).ok_or(Reason::InnerMalformed)?;
+        let header: &[u8; ipv6::LEN] = octets.at(offset).ok_or(Reason::InnerMalformed)?;
         Ok([word(header, 24), word(header, 28)])
     }
 }

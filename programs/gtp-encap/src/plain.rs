@@ -11,7 +11,7 @@ use xdpchain_kit::{Hop, Packet, Plain, Route, is_alias, send};
 use xdpchain_wire::{
     ethernet::{self, ethertype},
     flow::symmetric_hash,
-    ipv4, protocol,
+    ipv4, ipv6, protocol,
 };
 
 use crate::{
@@ -21,6 +21,8 @@ use crate::{
 
 /// Where the inner packet begins, and then the outer one.
 const IP: usize = ethernet::LEN;
+/// Octets of both ports of a packet that has some; no plain packet ends before them.
+const PORTS: usize = 4;
 /// Where the headers behind the outer IP header begin.
 const UDP: usize = IP + ipv4::LEN;
 /// What is behind them: the inner packet, or the container in front of it.
@@ -30,10 +32,21 @@ const END: usize = UDP + OVERHEAD;
 #[inline(always)]
 pub(crate) fn forward(packet: &mut Packet, context: &PacketContext) -> Option<u32> {
     let Plain { kind, len, tos } = Plain::parse(packet)?;
-    let ethertype = u16::from_be(kind);
+    let (address, hash) = if kind == ethertype::IPV4.to_be() {
+        let front: &[u8; IP + ipv4::LEN + PORTS] = packet.front()?;
+        (
+            address(packet, &front[..], ethertype::IPV4, IP).ok()?,
+            symmetric_hash(&front[..], ethertype::IPV4, IP)?,
+        )
+    } else {
+        let front: &[u8; IP + ipv6::LEN + PORTS] = packet.front()?;
+        (
+            address(packet, &front[..], ethertype::IPV6, IP).ok()?,
+            symmetric_hash(&front[..], ethertype::IPV6, IP)?,
+        )
+    };
     let mut key = MaybeUninit::uninit();
-    let key = write_key(&mut key, context.customer, address(packet, ethertype, IP).ok()?);
-    let hash = symmetric_hash(packet, ethertype, IP)?;
+    let key = write_key(&mut key, context.customer, address);
     // SAFETY: nothing here changes the map, and a session that user space replaces meanwhile is read field by field at
     // worst from both, as in every look-up that takes no lock.
     let session = unsafe { SESSIONS.get(key) }?;
@@ -55,8 +68,8 @@ pub(crate) fn forward(packet: &mut Packet, context: &PacketContext) -> Option<u3
     if !hop.is_of(&route, packet.ingress_ifindex()) {
         return None;
     }
-    packet.move_start(-((END - IP + container) as i32))?;
-    module::change_context(|context| context.session = session.session);
+    let delta = -((END - IP + container) as i32);
+    module::move_start(packet, delta, |context| context.session = session.session)?;
     if write(packet, session, has_qfi, hop, &route, hash, kind).is_none() {
         // It was there just now, and is longer.
         return Some(module::refuse(Reason::Headroom));

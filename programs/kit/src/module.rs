@@ -4,6 +4,8 @@
 ///
 /// - the maps `xdpchain_ctx` and `xdpchain_reason`,
 /// - `context()`, a copy of the packet's context, and `change_context(|context| …)`,
+/// - `packet(ctx, context)`, `whole_packet(ctx)`, `take_off(packet, octets, …)`, `move_start(packet, delta, …)`, by which decapsulators leave
+///   what they take off to the next move of the packet's start, where the chain takes care of that,
 /// - `count(Reason)`, `refuse(Reason)`: the verdict for a packet that is not forwarded, with its reason counted and
 ///   left in the context; `XDP_DROP`, or `XDP_PASS` with the chain ended, whichever is the reason's fate,
 /// - the licence and the panic handler that a program without the standard library must have.
@@ -13,7 +15,13 @@ macro_rules! module {
         #[allow(dead_code, reason = "not every program refuses, counts and reads")]
         mod module {
             use $crate::{
-                aya_ebpf::{bindings::xdp_action, btf_maps::PerCpuArray, macros::btf_map},
+                Packet,
+                aya_ebpf::{
+                    bindings::{xdp_action, xdp_md},
+                    btf_maps::PerCpuArray,
+                    macros::btf_map,
+                    programs::XdpContext,
+                },
                 xdpchain_abi::{Fate, PacketContext, REASONS, Reason, XDPCHAIN_FINAL},
             };
 
@@ -41,6 +49,79 @@ macro_rules! module {
                     // SAFETY: as in `context`; the borrow ends with the closure.
                     change(unsafe { &mut *context });
                 }
+            }
+
+            /// The packet that the program was called for, as `context` says where it begins.
+            #[inline(always)]
+            pub(crate) fn packet(ctx: &XdpContext, context: &PacketContext) -> Packet {
+                Packet::behind(ctx, context.skipped())
+            }
+
+            /// The same of the kernel's own context.
+            ///
+            /// # Safety
+            /// As for `Packet::of`.
+            #[inline(always)]
+            pub(crate) unsafe fn packet_of(ctx: *mut xdp_md, context: &PacketContext) -> Packet {
+                packet(&XdpContext::new(ctx), context)
+            }
+
+            /// The packet whose context this is, with nothing in front of it.
+            ///
+            /// # Safety
+            /// As for `Packet::of`.
+            #[inline(always)]
+            pub(crate) unsafe fn whole_packet(ctx: *mut xdp_md) -> Packet {
+                // SAFETY: as the caller promises.
+                let mut packet = unsafe { Packet::of(ctx) };
+                change_context(|context| {
+                    if context.skipped() != 0 {
+                        // What is behind it was found to be longer than an Ethernet header, so the kernel takes it away.
+                        let _taken = packet.move_start(context.skipped() as i32);
+                        context.skip(0);
+                    }
+                });
+                packet
+            }
+
+            /// Takes `octets` off the packet's front, at once or with the next move of its start, before which it is not to be used
+            /// any more; `say` then tells the slots after this one about it. `None`, and nothing has changed, when the driver
+            /// cannot, which none is known to.
+            ///
+            /// What is left is at least an Ethernet header, as the kernel would ask for.
+            #[inline(always)]
+            #[must_use]
+            pub(crate) fn take_off(
+                packet: &mut Packet,
+                octets: usize,
+                say: impl FnOnce(&mut PacketContext),
+            ) -> Option<()> {
+                // SAFETY: as in `change_context`; one look-up for all that is asked and said.
+                let context = unsafe { &mut *CONTEXT.get_ptr_mut(0)? };
+                if context.may_skip() && octets <= u8::MAX as usize {
+                    context.skip(octets as u8);
+                } else {
+                    packet.move_start(octets as i32)?;
+                }
+                say(context);
+                Some(())
+            }
+
+            /// Moves the start of a packet that may have skipped octets in front of it, as `Packet::move_start` does; `say` then
+            /// tells the slots after this one about it.
+            #[inline(always)]
+            #[must_use]
+            pub(crate) fn move_start(
+                packet: &mut Packet,
+                delta: i32,
+                say: impl FnOnce(&mut PacketContext),
+            ) -> Option<()> {
+                packet.move_start(delta)?;
+                change_context(|context| {
+                    context.skip(0);
+                    say(context);
+                });
+                Some(())
             }
 
             /// Counts `reason`.
@@ -76,6 +157,11 @@ macro_rules! module {
                 }
             }
         }
+
+        // As `SKIPPED_SECTION` is called. What is in it does not matter.
+        #[unsafe(link_section = ".xdpchain_skipped")]
+        #[unsafe(no_mangle)]
+        static SKIPPED: u8 = 1;
 
         #[unsafe(link_section = "license")]
         #[unsafe(no_mangle)]

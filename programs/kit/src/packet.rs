@@ -24,6 +24,8 @@ const MAX_OFFSET: usize = 0x3fff;
 /// A packet in the driver's buffer.
 pub struct Packet {
     ctx: *mut xdp_md,
+    /// Octets of the frame in front of it, which are no part of it any more.
+    skipped: usize,
 }
 
 /// Both link-layer addresses of a frame.
@@ -45,7 +47,13 @@ impl Packet {
     /// The packet that the program was called for.
     #[inline(always)]
     pub fn new(ctx: &XdpContext) -> Self {
-        Self { ctx: ctx.ctx }
+        Self::behind(ctx, 0)
+    }
+
+    /// As [`new`](Self::new), behind octets that were left where they are when they left the packet.
+    #[inline(always)]
+    pub fn behind(ctx: &XdpContext, skipped: u8) -> Self {
+        Self { ctx: ctx.ctx, skipped: skipped as usize }
     }
 
     /// The packet whose context this is.
@@ -55,10 +63,16 @@ impl Packet {
     /// uses it.
     #[inline(always)]
     pub unsafe fn of(ctx: *mut xdp_md) -> Self {
-        Self { ctx }
+        Self { ctx, skipped: 0 }
     }
 
-    /// Octets from the frame's start to its end.
+    /// Octets of the frame in front of the packet, for who has [`as_ptr`](Self::as_ptr) and an offset of the packet's.
+    #[inline(always)]
+    pub fn skipped(&self) -> usize {
+        self.skipped
+    }
+
+    /// Octets from the packet's start to its end.
     #[inline(always)]
     pub fn len(&self) -> usize {
         // The verifier allows the difference of packet pointers in 64 bits only, so the compiler must not
@@ -85,13 +99,19 @@ impl Packet {
         self.ctx
     }
 
-    /// Moves the frame's start by `delta` octets: forward takes octets away, backward makes room. `None`, and nothing
-    /// has changed, when there is no room or nothing would be left.
+    /// Moves the packet's start by `delta` octets, and the frame's to the same place: forward takes octets away, backward makes
+    /// room. `None`, and nothing has changed, when there is no room or nothing would be left. Who may have skipped octets in front of
+    /// the packet has them moved by the `move_start` of its [module](crate::module!), which tells the others.
     #[inline(always)]
     #[must_use]
     pub fn move_start(&mut self, delta: i32) -> Option<()> {
         // SAFETY: the context is valid, and every window into the packet ended with the exclusive borrow.
-        (unsafe { bpf_xdp_adjust_head(self.ctx, delta) } == 0).then_some(())
+        let moved = unsafe { bpf_xdp_adjust_head(self.ctx, delta + self.skipped as i32) };
+        if moved != 0 {
+            return None;
+        }
+        self.skipped = 0;
+        Some(())
     }
 
     /// Cuts off what is beyond `len` octets; a shorter frame stays as it is. `None`, and nothing has changed, when the
@@ -257,7 +277,8 @@ impl Packet {
     #[inline(always)]
     fn start(&self) -> usize {
         // SAFETY: the kernel hands every XDP program a valid context.
-        unsafe { load_pointer::<{ offset_of!(xdp_md, data) }>(self.ctx) }
+        let frame = unsafe { load_pointer::<{ offset_of!(xdp_md, data) }>(self.ctx) };
+        frame + self.skipped
     }
 
     #[inline(always)]

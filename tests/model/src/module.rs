@@ -144,6 +144,7 @@ pub fn object(behaviour: &Behaviour) -> Object {
         license: "GPL".into(),
         btf: None,
         externs: Externs::default(),
+        heeds_skipped: false,
     }
 }
 

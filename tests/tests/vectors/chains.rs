@@ -1,17 +1,22 @@
 //! One fixture through chains: a slot that begins the packet context, and the program, by each engine that composes.
 //!
-//! The packet goes through by `BPF_PROG_TEST_RUN` and, with the fused engine, across a veth pair. A chain is loaded once. Before each packet its maps are as new, also those in which a program keeps its variables.
+//! The packet goes through by `BPF_PROG_TEST_RUN` and, with the fused engine, across a veth pair; once more by that engine as it is
+//! where modules leave what they take off to the next move: decapsulators may, and what has left a tunnel comes behind such octets.
+//! A chain is loaded once. Before each packet its maps are as new, also those in which a program keeps its variables.
 
 use std::{
     cell::RefCell,
     collections::HashMap,
     fs,
+    mem::offset_of,
     os::fd::AsFd as _,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use serde_json::Value;
-use xdpchain_abi::{CONTEXT_MAP, REASON_MAP, REASONS, Reason, acl_tables::COMPILED};
+use xdpchain_abi::{
+    CONTEXT_MAP, PacketContext, REASON_MAP, REASONS, Reason, acl_tables::COMPILED, direction,
+};
 use xdpchain_compose::{
     Chain, ComposeError, EXIT_COLUMNS, EXIT_MAP, Image, MapOwner, Module, Slot, fused, object::Object, tail,
 };
@@ -28,7 +33,14 @@ use crate::{dense, layout, run, wire::Wire};
 
 type Compose = fn(&Chain<'_>) -> Result<Image, ComposeError>;
 
-const ENGINES: [(&str, Compose); 2] = [("fused", fused::compose), ("tail", tail::compose)];
+/// With what engines, and whether octets are skipped.
+const ENGINES: [(&str, Compose, bool); 3] = [
+    ("fused", fused::compose, false),
+    ("fused, skipping", fused::compose, true),
+    ("tail", tail::compose, false),
+];
+/// Octets in front of a packet that has left its tunnel: as many as GTP-U has with the shortest of headers.
+const SKIPPED: u8 = 36;
 /// The module in front.
 const PRESET: &str = "preset";
 /// Room for sessions.
@@ -57,19 +69,21 @@ struct Composed {
     maps: Vec<(Option<String>, String, MapFd)>,
     /// Where the fixture before may have left something in large arrays.
     left: RefCell<Vec<u32>>,
+    /// Whether octets are skipped.
+    skips: bool,
 }
 
 impl Chains {
     /// Runs the fixture in the namespace of this thread, `ns`, by each engine, and compares.
     pub(crate) fn run(&self, ns: &Netns, fixture: &Fixture) -> Result<(), String> {
         let program = fixture.program.as_deref().ok_or("`program` is missing")?;
-        for (at, (engine, compose)) in ENGINES.into_iter().enumerate() {
+        for (at, (engine, compose, skips)) in ENGINES.into_iter().enumerate() {
             let composed = {
                 let mut all = self.running.lock().unwrap_or_else(PoisonError::into_inner);
                 match all.get(&(program.to_owned(), at)) {
                     Some(composed) => composed.clone(),
                     None => {
-                        let composed = Composed::new(program, compose)
+                        let composed = Composed::new(program, compose, skips)
                             .map_err(|error| format!("engine {engine}: {error}"))?;
                         all.entry((program.to_owned(), at)).or_insert(Arc::new(Mutex::new(composed))).clone()
                     }
@@ -94,7 +108,7 @@ impl Chains {
 }
 
 impl Composed {
-    fn new(program: &str, compose: Compose) -> Result<Self, String> {
+    fn new(program: &str, compose: Compose, skips: bool) -> Result<Self, String> {
         let path = run::objects().join(format!("{program}.o"));
         let octets =
             fs::read(&path).map_err(|e| format!("`{}`: {e}\nhelp: cargo xtask build", path.display()))?;
@@ -132,7 +146,7 @@ impl Composed {
             };
             maps.push((owner, map.def.name.clone(), fd));
         }
-        Ok(Self { loaded, maps, left: RefCell::default() })
+        Ok(Self { loaded, maps, left: RefCell::default(), skips })
     }
 
     /// The map `name` of a module, or the chain's own.
@@ -248,7 +262,18 @@ impl Composed {
 
     /// Has the packet context be what the fixture says before the program.
     fn set_context(&self, fixture: &Fixture) -> Result<(), String> {
-        update(self.map(Some(PRESET), "wanted")?, &[0; 4], &run::context_before(fixture)?)
+        let mut context = self.context_before(fixture)?;
+        if self.skips && context[offset_of!(PacketContext, direction)] != direction::NONE {
+            context[PacketContext::SKIPPED] = SKIPPED;
+        }
+        update(self.map(Some(PRESET), "wanted")?, &[0; 4], &context)
+    }
+
+    /// The packet context before the program, but for octets that are skipped, which nobody is to find afterwards.
+    fn context_before(&self, fixture: &Fixture) -> Result<[u8; run::CONTEXT], String> {
+        let mut context = run::context_before(fixture)?;
+        context[PacketContext::MAY_SKIP] = self.skips.into();
+        Ok(context)
     }
 
     /// Compares all that the chain left but the packet, which it has been given so many times; maps only after the first.
@@ -266,7 +291,7 @@ impl Composed {
         if counted != expected {
             wrong.push(format!("reasons: expected {expected:?}, found {counted:?}"));
         }
-        let before = run::context_before(fixture)?;
+        let before = self.context_before(fixture)?;
         self.compare_context(&run::context_after(fixture, before, reason)?, &mut wrong)?;
         for (name, entries) in fixture.expect.maps.iter().filter(|_| times == 1) {
             self.compare_map(program, name, entries, &mut wrong)?;

@@ -35,6 +35,10 @@ const VERDICT: i16 = -16;
 const KEY: i16 = -12;
 const CONTEXT: i16 = -24;
 
+/// Offsets in the packet context.
+const MAY_SKIP: i16 = PacketContext::MAY_SKIP as i16;
+const SKIPPED: i16 = PacketContext::SKIPPED as i16;
+
 /// Bit of a return value that ends the chain whatever `proceed_on` says.
 const FINAL: i32 = xdpchain_abi::XDPCHAIN_FINAL as i32;
 
@@ -88,11 +92,21 @@ pub(crate) struct Glue<'a> {
     count: Count,
     /// Octets of stack that are the chain's own.
     frame: i16,
+    /// Modules may skip octets at the frame's front, which the chain takes off for who does not heed them.
+    skips: bool,
 }
 
 impl<'a> Glue<'a> {
     pub(crate) fn new(chain: &'a Chain<'a>, linker: &'a Linker<'a>, keep: Keep, count: Count) -> Self {
-        Self { linker, chain, file: format!("xdpchain/{}", chain.name).into(), keep, count, frame: FRAME }
+        Self {
+            linker,
+            chain,
+            file: format!("xdpchain/{}", chain.name).into(),
+            keep,
+            count,
+            frame: FRAME,
+            skips: false,
+        }
     }
 
     /// Keeps the address of the packet context on the stack for these slots, which are inlined into one program, if one of
@@ -106,6 +120,8 @@ impl<'a> Glue<'a> {
         let deepest = inlined.map(|slot| frame_len(slot.main())).max().unwrap_or(0);
         if asks && deepest <= room {
             self.frame = FRAME_WITH_CONTEXT;
+            // Without the address at hand it would cost each packet more than it spares some.
+            self.skips = slots.iter().any(Planned::may_skip);
         }
         self
     }
@@ -184,9 +200,35 @@ impl<'a> Glue<'a> {
             asm.jump_if(code::JEQ_IMM, 0, 0, ready);
         }
         for offset in (0..size_of::<PacketContext>() as i16).step_by(8) {
-            asm.mem(code::ST_DW, 0, 0, offset, 0);
+            let may_skip = self.skips && offset == MAY_SKIP;
+            asm.mem(code::ST_DW, 0, 0, offset, may_skip.into());
         }
         asm.place(ready);
+    }
+
+    /// Takes octets off that modules before `slot` have skipped, unless it heeds them itself.
+    pub(crate) fn unskip_before(&self, asm: &mut Assembler, slot: &Planned<'_>) {
+        if !slot.heeds_skipped() {
+            self.unskip(asm);
+        }
+    }
+
+    /// Takes skipped octets off the frame's front.
+    fn unskip(&self, asm: &mut Assembler) {
+        if !self.skips {
+            return;
+        }
+        let none = asm.label();
+        self.say(asm, "take off what modules have skipped".into());
+        asm.mem(code::LDX_DW, 2, FP, CONTEXT, 0);
+        asm.mem(code::LDX_B, 2, 2, SKIPPED, 0);
+        asm.jump_if(code::JEQ_IMM, 2, 0, none);
+        asm.mem(code::LDX_DW, 1, FP, CTX, 0);
+        // Who skipped them left more than an Ethernet header, which is all that the kernel asks.
+        asm.emit(Insn::new(code::CALL, 0, call::HELPER, 0, helper::XDP_ADJUST_HEAD));
+        asm.mem(code::LDX_DW, 1, FP, CONTEXT, 0);
+        asm.mem(code::ST_B, 1, 0, SKIPPED, 0);
+        asm.place(none);
     }
 
     /// The slot's main body, with what it is to zero of the stack; afterwards r0 is what it returned.
@@ -357,10 +399,12 @@ impl<'a> Glue<'a> {
         self.say(asm, "count the packet where its chain ended".into());
         asm.op(code::MOV64_REG, 6, 0, 0);
         if self.count == Count::Nothing {
+            self.unskip(asm);
             return;
         }
         asm.op(code::ADD64_REG, 1, 6, 0);
         asm.mem(code::STX_W, FP, 1, KEY, 0);
+        self.unskip(asm);
         let out = asm.label();
         look_up(asm, self.linker.exit_map());
         asm.jump_if(code::JEQ_IMM, 0, 0, out);
@@ -381,6 +425,10 @@ impl<'a> Glue<'a> {
         }
         asm.mem(code::STX_B, 0, 6, std::mem::offset_of!(PacketContext, verdict) as i16, 0);
         asm.mem(code::ST_B, 0, 0, std::mem::offset_of!(PacketContext, ended) as i16, 1);
+        if self.skips {
+            // Nobody takes off any more what these leave.
+            asm.mem(code::ST_B, 0, 0, MAY_SKIP, 0);
+        }
         asm.place(missing);
     }
 

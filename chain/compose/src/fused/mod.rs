@@ -133,7 +133,12 @@ fn emit_main(
     let mut last_relay = asm.here();
     for (i, slot) in in_order.iter().enumerate() {
         let last = i + 1 == in_order.len();
-        let forgotten = if i > 0 { glue.forget_stack(asm, slot) } else { Forgotten::default() };
+        let forgotten = if i > 0 {
+            glue.unskip_before(asm, slot);
+            glue.forget_stack(asm, slot)
+        } else {
+            Forgotten::default()
+        };
         glue.body(asm, slot, &functions[i], &forgotten)?;
         if slot.observer {
             if last {

@@ -98,6 +98,20 @@ impl<'a> Planned<'a> {
         &self.body.function
     }
 
+    /// Whether the slot finds a packet behind octets that were skipped.
+    pub(crate) fn heeds_skipped(&self) -> bool {
+        self.object.heeds_skipped && !self.called
+    }
+
+    /// Whether the slot may skip octets: as one that moves packets' starts.
+    pub(crate) fn may_skip(&self) -> bool {
+        let moves = |insn: &crate::Insn| {
+            (insn.code, insn.src(), insn.imm) == (code::CALL, call::HELPER, helper::XDP_ADJUST_HEAD)
+        };
+        let reached = || self.object.reachable(self.program.function);
+        self.heeds_skipped() && reached().iter().any(|&f| self.object.functions[f].insns.iter().any(moves))
+    }
+
     /// Widens words of the main body's stack, if it is inlined, in a frame of at most `room` octets.
     pub(crate) fn widen(&mut self, room: i32) {
         if !self.called {

@@ -9,6 +9,8 @@ use object::{
     SectionIndex, SectionKind, SymbolFlags, SymbolIndex, SymbolKind,
 };
 
+use xdpchain_abi::SKIPPED_SECTION;
+
 use super::externs::ExternTable;
 use super::maps::{self, MapTable};
 use super::program::{self, Program};
@@ -57,7 +59,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Object, ObjectError> {
     let programs = find_programs(&elf, btf.as_ref(), &functions, &places)?;
     let license = section_text(&elf, "license")?;
     let externs = externs.externs;
-    let mut object = Object { functions, programs, maps: table.maps, license, btf, externs };
+    let heeds_skipped = elf.section_by_name(SKIPPED_SECTION).is_some();
+    let mut object = Object { functions, programs, maps: table.maps, license, btf, externs, heeds_skipped };
     object.note_needs();
     Ok(object)
 }

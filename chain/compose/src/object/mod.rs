@@ -40,6 +40,8 @@ pub struct Object {
     pub btf: Option<Btf>,
     /// What it leaves to the kernel.
     pub externs: Externs,
+    /// Whether its programs heed octets that were [skipped](xdpchain_abi::PacketContext::skipped).
+    pub heeds_skipped: bool,
 }
 
 /// A function of an object.
