@@ -173,6 +173,8 @@ pub mod object {
         PRESET = "preset.o";
         /// Notes the length and first octets of the packet, wherever octets were skipped before.
         LOOKS = "looks.o";
+        /// The same, by a module that tail calls.
+        LOOKS_CALLED = "looks_called.o";
         /// The same, of all of the frame, with skipped octets.
         LOOKS_HEEDING = "looks_heeding.o";
         /// Two XDP programs.

@@ -216,15 +216,16 @@ fn found(image: &Image, loaded: &Loaded) -> (u32, Vec<u8>) {
 #[test]
 fn who_does_not_heed_skipped_octets_finds_none_wherever_it_stands() {
     type Set = fn(&mut SlotSpec);
-    let places: [(&str, Set); 3] = [
-        ("order", |_| ()),
-        ("observer", |slot| slot.observer = true),
-        ("exit", |slot| slot.at = Place::Exit),
+    let places: [(&str, &[u8], Set); 4] = [
+        ("order", object::LOOKS, |_| ()),
+        ("called", object::LOOKS_CALLED, |_| ()),
+        ("observer", object::LOOKS, |slot| slot.observer = true),
+        ("exit", object::LOOKS, |slot| slot.at = Place::Exit),
     ];
-    for (place, set) in places {
+    for (place, looks, set) in places {
         let (image, loaded) = Build::new()
             .slot("preset", object::PRESET, None, |_| ())
-            .slot("looks", object::LOOKS, None, set)
+            .slot("looks", looks, None, set)
             .load(fused::compose);
         let wanted = map(&image, &loaded, "preset", "wanted");
         for octets in [0, 36] {
