@@ -30,7 +30,7 @@ struct {
 SEC("xdp")
 int looks(struct xdp_md *ctx)
 {
-	__u8 *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u8 *data, *end;
 	__u32 key = 0;
 	struct found *now = bpf_map_lookup_elem(&found, &key);
 	int i;
@@ -38,6 +38,8 @@ int looks(struct xdp_md *ctx)
 #ifdef TAIL_CALLS
 	bpf_tail_call(ctx, &nobody, 0);
 #endif
+	data = (void *)(long)ctx->data;
+	end = (void *)(long)ctx->data_end;
 	if (!now || data + sizeof(now->front) > end)
 		return XDP_ABORTED;
 	now->len = end - data;

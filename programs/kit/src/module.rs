@@ -5,7 +5,8 @@
 /// - the maps `xdpchain_ctx` and `xdpchain_reason`,
 /// - `context()`, a copy of the packet's context, and `change_context(|context| …)`,
 /// - `packet(ctx, context)`, `whole_packet(ctx)`, `take_off(packet, octets, …)`, `move_start(packet, delta, …)`, by which decapsulators leave
-///   what they take off to the next move of the packet's start, where the chain takes care of that,
+///   what they take off to the next move of the packet's start, where the chain takes care of that; every such program is
+///   marked as one that heeds this, so what has left a tunnel it has to take from these and not from `Packet::new`,
 /// - `count(Reason)`, `refuse(Reason)`: the verdict for a packet that is not forwarded, with its reason counted and
 ///   left in the context; `XDP_DROP`, or `XDP_PASS` with the chain ended, whichever is the reason's fate,
 /// - the licence and the panic handler that a program without the standard library must have.

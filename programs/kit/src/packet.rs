@@ -194,7 +194,7 @@ impl Packet {
         Some(tags)
     }
 
-    /// The first `N` octets of the frame. As `at(0)`, which adds that to the frame's start.
+    /// The first `N` octets of the packet. As `at(0)`, which adds that to its start.
     #[inline(always)]
     pub fn front<const N: usize>(&self) -> Option<&[u8; N]> {
         let front = self.front_window::<N>()?;
@@ -202,7 +202,7 @@ impl Packet {
         Some(unsafe { &*(front as *const [u8; N]) })
     }
 
-    /// The first `N` octets of the frame, to be changed.
+    /// The first `N` octets of the packet, to be changed.
     #[inline(always)]
     pub fn front_mut<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
         let front = self.front_window::<N>()?;

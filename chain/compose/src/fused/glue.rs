@@ -396,7 +396,7 @@ impl<'a> Glue<'a> {
 
     /// Counts the packet at the slot where its chain [ended](ended_in), by the verdict in r0, which r6 is afterwards.
     pub(crate) fn count(&self, asm: &mut Assembler) {
-        self.say(asm, "count the packet where its chain ended".into());
+        self.say(asm, "the chain has ended".into());
         asm.op(code::MOV64_REG, 6, 0, 0);
         if self.count == Count::Nothing {
             self.unskip(asm);
@@ -405,6 +405,7 @@ impl<'a> Glue<'a> {
         asm.op(code::ADD64_REG, 1, 6, 0);
         asm.mem(code::STX_W, FP, 1, KEY, 0);
         self.unskip(asm);
+        self.say(asm, "count the packet where its chain ended".into());
         let out = asm.label();
         look_up(asm, self.linker.exit_map());
         asm.jump_if(code::JEQ_IMM, 0, 0, out);
