@@ -199,8 +199,8 @@ pub(crate) fn entropy(packet: &Packet, inner: &Inner) -> u32 {
     unsafe { xdpchain_entropy(packet.as_ptr(), inner.ethertype as u32, offset as u32) }
 }
 
-/// As [`entropy`], of the IP packet of this type at `offset` of the frame. A global function: the verifier follows it once, and not anew for each way
-/// that leads here.
+/// As [`entropy`], of the IP packet of this type at `offset` of the frame. A global function: the verifier follows it once, and not
+/// anew for each way that leads here.
 ///
 /// # Safety
 /// As for [`Packet::of`].
