@@ -67,17 +67,15 @@ pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
     if session.peer != source || asks(session) {
         return None;
     }
-    let of_session = |packet: &Packet, inner: &Inner| check_source(packet, inner, session).is_ok();
-    let (offset, flow) = if bare {
+    let (offset, flow, is_open) = if bare {
         let front: &mut [u8; END + ipv4::LEN] = packet.front_mut()?;
         let (outer, inner) = front.split_last_chunk_mut()?;
-        if judge4(inner, end - END, session, outer_tos)? {
+        let is_ipv4 = judge4(inner, end - END, session, outer_tos)?;
+        if is_ipv4 {
             let addresses = Addresses::parse(outer.first_chunk()?);
             addresses.write_header(outer.last_chunk_mut()?, ethertype::IPV4);
-        } else {
-            open6(packet, END, end, outer_tos, of_session)?;
         }
-        (END, Flow::NONE)
+        (END, Flow::NONE, is_ipv4)
     } else {
         let message =
             Message { kind: gtpu::message::G_PDU, teid, offset: GTP, has_optional: gtp.has_optional(), end };
@@ -87,13 +85,16 @@ pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
         let addresses = packet.addresses()?;
         let room: &mut [u8; ethernet::LEN + ipv4::LEN] = packet.at_mut(at)?;
         let (header, inner) = room.split_first_chunk_mut()?;
-        if judge4(inner.first_chunk()?, end - offset, session, outer_tos)? {
+        let is_ipv4 = judge4(inner.first_chunk()?, end - offset, session, outer_tos)?;
+        if is_ipv4 {
             addresses.write_header(header, ethertype::IPV4);
-        } else {
-            open6(packet, offset, end, outer_tos, of_session)?;
         }
-        (offset, Flow::of(&payload))
+        (offset, Flow::of(&payload), is_ipv4)
     };
+    if !is_open {
+        let of_session = |packet: &Packet, inner: &Inner| check_source(packet, inner, session).is_ok();
+        open6(packet, offset, end, outer_tos, of_session)?;
+    }
     let whose = Whose::of(session);
     let say = |context: &mut PacketContext| say(context, whose, end - offset, flow, outer_tos);
     if module::take_off(packet, offset - ethernet::LEN, say).is_none() {
