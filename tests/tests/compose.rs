@@ -275,6 +275,11 @@ fn frame(packet: &[u8]) -> Vec<u8> {
     [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00], packet].concat()
 }
 
+/// The same frame with this many tags.
+fn tagged(frame: &[u8], tags: usize) -> Vec<u8> {
+    [&frame[..12], &[0x81, 0, 0, 5].repeat(tags), &frame[12..]].concat()
+}
+
 /// Entries for a module's map: its name, a key and the beginning of a value.
 type Entry = (&'static str, Vec<u8>, Vec<u8>);
 
@@ -323,11 +328,11 @@ fn a_decapsulator_leaves_what_it_takes_off_only_where_somebody_takes_it_away() {
                 whole.resize(map.info().value_size as usize, 0);
                 sys::map_update(&map, key, &whole, 0).unwrap();
             }
-            let len = if finds { outer.len() } else { frame(&inner).len() };
             // Twice, as what is asked for by the first one may be kept.
-            for _ in 0..2 {
+            for outer in [&outer, &outer, &tagged(&outer, 1), &tagged(&outer, 2)] {
+                let len = if finds { outer.len() } else { frame(&inner).len() };
                 let expected = (Verdict::Pass as u32, frame(&inner));
-                assert_eq!(run(&loaded, &outer), expected, "{name}, chain {number}");
+                assert_eq!(run(&loaded, outer), expected, "{name}, chain {number}");
                 assert_eq!(found(&image, &loaded).0 as usize, len, "{name}, chain {number}");
             }
         }

@@ -99,8 +99,9 @@ fn decapsulate(packet: &mut Packet) -> Result<u32, Reason> {
         set_tos(packet, inner.offset, tos).ok_or(Reason::Truncated)?;
     }
     let tags = packet.tags(outer.network, tags::DROP, 0).ok_or(Reason::Truncated)?;
-    packet.strip(inner.offset, inner.len, inner.ethertype, &tags).ok_or(Reason::Truncated)?;
-    module::change_context(|context| say(context, tunnel, inner.len, outer.tos));
+    let before = packet.open(inner.offset, inner.len, inner.ethertype, &tags).ok_or(Reason::Truncated)?;
+    module::take_off(packet, before, |context| say(context, tunnel, inner.len, outer.tos))
+        .ok_or(Reason::Truncated)?;
     Ok(XDP_PASS)
 }
 

@@ -139,12 +139,12 @@ fn decapsulate(
     let whose = Whose::of(session);
 
     let tags = packet.tags(outer.network, session.tags, session.vlan).ok_or(Reason::Truncated)?;
-    packet.strip(inner.offset, inner.len, inner.ethertype, &tags).ok_or(Reason::Headroom)?;
-
+    let before = packet.open(inner.offset, inner.len, inner.ethertype, &tags).ok_or(Reason::Headroom)?;
+    let say = |context: &mut PacketContext| say(context, whose, inner.len, Flow::of(&payload), outer.tos);
+    module::take_off(packet, before, say).ok_or(Reason::Headroom)?;
     if moved {
         module::count(Reason::PeerMoved);
     }
-    module::change_context(|context| say(context, whose, inner.len, Flow::of(&payload), outer.tos));
     Ok(XDP_PASS)
 }
 

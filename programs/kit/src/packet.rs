@@ -224,26 +224,25 @@ impl Packet {
         Some(Addresses::parse(self.front()?))
     }
 
-    /// Leaves the inner packet that begins at `offset` as a frame of its own, of type `ethertype` and under `tags`. `None`
-    /// when the driver cannot, which none is known to.
+    /// Makes the inner packet of `len` octets at `offset` a frame where it stands, of type `ethertype` and under `tags`: what is behind
+    /// it goes, and in front of it stands its header. Returns the octets before that, which are yet to be taken off. `None`, and nothing
+    /// has changed, when the driver cannot.
     #[inline(always)]
     #[must_use]
-    pub fn strip(&mut self, offset: usize, len: usize, ethertype: u16, tags: &Tags) -> Option<()> {
+    pub fn open(&mut self, offset: usize, len: usize, ethertype: u16, tags: &Tags) -> Option<usize> {
         let addresses = self.addresses()?;
-        // First the tail, so that octets after the inner packet and Ethernet padding are gone, then the head.
+        // So that octets after the inner packet and Ethernet padding are gone.
         self.truncate(offset + len)?;
-        self.move_start(offset as i32 - (ethernet::LEN + tags.len) as i32)?;
-        if tags.len == 0 {
-            return self.put_ethernet(&addresses, ethertype);
+        let start = self.forget::<0x3fff>(offset - (ethernet::LEN + tags.len));
+        addresses.emit(self.at_mut::<12>(start)?);
+        if tags.len != 0 {
+            *self.at_mut(start + 12)? = tags.words[0].to_ne_bytes();
         }
-        *self.at_mut(12)? = tags.words[0].to_ne_bytes();
-        if tags.len != ethernet::TAG_LEN {
-            *self.at_mut(16)? = tags.words[1].to_ne_bytes();
+        if tags.len > ethernet::TAG_LEN {
+            *self.at_mut(start + 16)? = tags.words[1].to_ne_bytes();
         }
-        *self.at_mut(12 + tags.len)? = ethertype.to_be_bytes();
-        let header: &mut [u8; 12] = self.front_mut()?;
-        addresses.emit(header);
-        Some(())
+        *self.at_mut(offset - 2)? = ethertype.to_be_bytes();
+        Some(start)
     }
 
     /// Makes the first octets of the frame an Ethernet header without tags. `None` when the frame is shorter.
