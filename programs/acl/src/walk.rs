@@ -6,6 +6,7 @@
 //! them, it would follow the walk anew for each number of lists that can be put aside.
 
 use xdpchain_abi::ACL_RULES;
+use xdpchain_kit::sign;
 
 use crate::scratch::{Scratch, load, store};
 use xdpchain_abi::acl_tables::{
@@ -291,14 +292,4 @@ fn out_of_range(key: &Scratch, src: [u16; 2], dst: [u16; 2]) -> u64 {
             | (destination - dst[0] as i64)
             | (dst[1] as i64 - destination),
     )
-}
-
-/// All ones when `x` is negative, else 0.
-#[inline(always)]
-fn sign(x: i64) -> u64 {
-    let mut x = x;
-    // In assembly, as the compiler makes a branch of `x >> 63`.
-    // SAFETY: shifts a register and touches nothing else.
-    unsafe { core::arch::asm!("{0} s>>= 63", inout(reg) x, options(pure, nomem, nostack)) };
-    x as u64
 }

@@ -11,7 +11,11 @@ use aya_ebpf::{
 };
 use xdpchain_abi::{Address6, CUSTOMER_TUNNELS, Customer, GreTunnel, Ipv4, Reason};
 use xdpchain_kit::{Ends, Hop, Inner, KEPT_TICKS, Outer, Packet, Route, choose, pack, ticks};
-use xdpchain_wire::{ethernet, flow::symmetric_hash};
+use xdpchain_wire::{
+    ethernet::{self, ethertype},
+    flow::symmetric_hash,
+    ipv4,
+};
 
 /// Which tunnels a customer's packets take.
 #[btf_map(name = "customers")]
@@ -24,6 +28,9 @@ static TUNNELS: HashMap<u32, GreTunnel, 4096> = HashMap::new();
 /// IPv6 addresses, ours and those of far ends, by the aliases that tunnels call them.
 #[btf_map(name = "addresses6")]
 static ADDRESSES6: HashMap<Ipv4, Address6, 4096> = HashMap::new();
+
+/// Octets of both ports of a packet that has some; no plain packet ends before them.
+const PORTS: usize = 4;
 
 /// Customers that each CPU keeps; a power of 2.
 pub(crate) const KEPT: u32 = 1024;
@@ -100,9 +107,14 @@ pub(crate) fn choice(packet: &Packet, ethertype: u16, customer: u32) -> Option<C
     if !kept.is_of(customer) || kept.count < 2 {
         return None;
     }
-    let offset = packet.skipped() + ethernet::LEN;
-    // SAFETY: as in `entropy`.
-    let hash = unsafe { xdpchain_entropy(packet.as_ptr(), ethertype as u32, offset as u32) };
+    let hash = if ethertype == ethertype::IPV4 {
+        let front: &[u8; ethernet::LEN + ipv4::LEN + PORTS] = packet.front()?;
+        symmetric_hash(&front[..], ethertype, ethernet::LEN)?
+    } else {
+        let offset = packet.skipped() + ethernet::LEN;
+        // SAFETY: as in `entropy`.
+        unsafe { xdpchain_entropy(packet.as_ptr(), ethertype as u32, offset as u32) }
+    };
     let at = packet.forget::<{ CUSTOMER_TUNNELS - 1 }>(choose(&kept.numbers, kept.count, hash));
     (kept.there[at] != 0).then_some(Choice { at, number: kept.numbers[at] })
 }

@@ -4,7 +4,11 @@ use aya_ebpf::helpers::bpf_get_prandom_u32;
 use xdpchain_abi::CUSTOMER_TUNNELS;
 use xdpchain_wire::{Octets, ethernet::ethertype, flow::symmetric_hash, ipv4};
 
-use crate::Inner;
+use crate::{Inner, sign};
+
+/// Bits of a tunnel's place among a customer's.
+const PLACE_BITS: u32 = CUSTOMER_TUNNELS.ilog2();
+const _: () = assert!(CUSTOMER_TUNNELS.is_power_of_two());
 
 /// A number that both directions of the inner packet's flow share; 0 for a packet whose flow cannot be told.
 #[inline(always)]
@@ -33,20 +37,21 @@ pub fn fragment_id<O: Octets + ?Sized>(packet: &O, inner: &Inner, entropy: u32) 
 /// of equal ones it is the last.
 #[inline(always)]
 pub fn choose(numbers: &[u32; CUSTOMER_TUNNELS], count: u32, hash: u32) -> usize {
-    let mut best = 0;
-    let mut best_score = score(hash, numbers[0]);
+    // Each score with the tunnel's place below it.
+    let ranked = |i: usize| (score(hash, numbers[i]) as u64) << PLACE_BITS | i as u64;
+    let mut best = ranked(0);
     #[expect(
         clippy::needless_range_loop,
         reason = "the verifier follows a number more cheaply than an iterator's pointers"
     )]
     for i in 1..CUSTOMER_TUNNELS {
-        let score = score(hash, numbers[i]);
-        if (i as u32) < count && score >= best_score {
-            best = i;
-            best_score = score;
+        if i as u32 >= count {
+            break;
         }
+        let other = ranked(i);
+        best ^= (best ^ other) & sign(best.wrapping_sub(other) as i64);
     }
-    best
+    best as usize & (CUSTOMER_TUNNELS - 1)
 }
 
 /// Spreads (hash, tunnel) evenly; the finalizer of MurmurHash3 over their combination.
