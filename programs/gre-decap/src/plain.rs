@@ -1,10 +1,11 @@
 //! Packets as most of them are: GRE over IPv4 without checksum and sequence number.
 //!
-//! - Such a packet is alone in its frame, without tags and IPv4 options around it, and is not for the tunnel's own addresses.
+//! - Such a packet is alone in its frame, with one tag at most and no IPv4 options around it, and is not for the tunnel's own
+//!   addresses.
 //! - Whatever else it is, it takes the long way, of which this is a part that asks less: it may leave any packet to it, and what
 //!   leaves its tunnel here does so as by the long way.
 
-use aya_ebpf::bindings::xdp_action::XDP_PASS;
+use aya_ebpf::{bindings::xdp_action::XDP_PASS, programs::XdpContext};
 use xdpchain_abi::{GreIngress, GreKey, Ipv4, PacketContext, Reason, tunnel_flags};
 use xdpchain_kit::{Addresses, Inner, Packet, is_link_local, is_same_ecn, open6};
 use xdpchain_wire::{
@@ -29,7 +30,20 @@ const KEYED: [u8; 2] = [0x20, 0];
 /// Decapsulates a plain packet, and passes on a plain one that is no GRE. `None`, and nothing has changed, when it has to take the
 /// long way.
 #[inline(always)]
-pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
+pub(crate) fn decapsulate(ctx: &XdpContext) -> Option<u32> {
+    let packet = Packet::new(ctx);
+    let front: &[u8; END] = packet.front()?;
+    if [front[12], front[13]] == ethertype::VLAN.to_be_bytes() {
+        return decapsulate_behind::<{ ethernet::TAG_LEN }>(ctx);
+    }
+    decapsulate_behind::<0>(ctx)
+}
+
+/// The same of one with `TAGS` octets of tags. Seen from behind them everything stands where it does without, but for the frame's
+/// addresses.
+#[inline(always)]
+fn decapsulate_behind<const TAGS: usize>(ctx: &XdpContext) -> Option<u32> {
+    let packet = &mut Packet::behind(ctx, TAGS as u8);
     let front: &[u8; END] = packet.front()?;
     let end = packet.len();
     let ip = ipv4::View(front[IP..].first_chunk()?);
@@ -62,12 +76,13 @@ pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
         }
         open_keyed(packet, end, is_ipv4, &key, tunnel, outer_tos)?;
     } else if is_ipv4 {
+        let before_tags = if TAGS == 0 { None } else { Some(packet.frame_addresses()?) };
         let front: &mut [u8; END + ipv4::LEN] = packet.front_mut()?;
         let (outer, inner) = front.split_last_chunk_mut()?;
         if !is_plain4(inner, end - END, &key, tunnel, outer_tos) {
             return None;
         }
-        let addresses = Addresses::parse(outer.first_chunk()?);
+        let addresses = if TAGS == 0 { Addresses::parse(outer.first_chunk()?) } else { before_tags? };
         addresses.write_header(outer.last_chunk_mut()?, ethertype::IPV4);
     } else {
         let passes = |packet: &Packet, inner: &Inner| is_plain6(packet, inner, tunnel);
@@ -97,7 +112,7 @@ fn open_keyed(
         let passes = |packet: &Packet, inner: &Inner| is_plain6(packet, inner, tunnel);
         return open6(packet, KEYED_END, end, outer_tos, passes);
     }
-    let addresses = packet.addresses()?;
+    let addresses = packet.frame_addresses()?;
     let room: &mut [u8; ethernet::LEN + ipv4::LEN] = packet.at_mut(KEYED_END - ethernet::LEN)?;
     let (header, inner) = room.split_first_chunk_mut()?;
     if !is_plain4(inner.first_chunk()?, end - KEYED_END, key, tunnel, outer_tos) {

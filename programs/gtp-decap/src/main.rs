@@ -45,11 +45,10 @@ fn gtp_decap(ctx: XdpContext) -> u32 {
     if module::context().direction != direction::NONE {
         return XDP_PASS;
     }
-    let mut packet = Packet::new(&ctx);
-    match plain::decapsulate(&mut packet) {
+    match plain::decapsulate(&ctx) {
         Some(verdict) => verdict,
         // SAFETY: the context is the kernel's, and not used further on.
-        None => unsafe { xdpchain_decapsulate(packet.as_ptr()) },
+        None => unsafe { xdpchain_decapsulate(ctx.ctx) },
     }
 }
 

@@ -30,18 +30,18 @@ impl Payload {
         if !message.has_optional {
             return Ok(Self { offset: message.offset + gtpu::LEN, has_qfi: false, qfi: 0 });
         }
+        let (offset, end) = (packet.skipped() + message.offset, packet.skipped() + message.end);
         // SAFETY: the context is the packet's, whose octets are only read, and the result is packed.
-        let found = unsafe {
-            unpack(xdpchain_gtp_payload(packet.as_ptr(), message.offset as u32, message.end as u32))
-        }?;
+        let found = unsafe { unpack(xdpchain_gtp_payload(packet.as_ptr(), offset as u32, end as u32)) }?;
         let qfi = (found >> QFI_SHIFT) as u8;
         let has_qfi = qfi != gtpu::Payload::NO_QFI;
-        Ok(Self { offset: found as usize & 0xffff, has_qfi, qfi: if has_qfi { qfi } else { 0 } })
+        let offset = (found as usize & 0xffff) - packet.skipped();
+        Ok(Self { offset, has_qfi, qfi: if has_qfi { qfi } else { 0 } })
     }
 }
 
-/// The payload of the message from `offset` to `end`, whose header has more than its mandatory part, [packed](pack). A global
-/// function.
+/// The payload of the message from `offset` to `end` of the frame, whose header has more than its mandatory part, [packed](pack). A
+/// global function.
 ///
 /// # Safety
 /// As for [`Packet::of`].

@@ -1,13 +1,13 @@
 //! Packets as most of them are: G-PDUs over IPv4 from the peer of a session that asks for nothing special.
 //!
-//! - Such a packet is alone in its frame, without tags and IPv4 options around it, and its session has neither a filter nor flags
-//!   nor tags of its own.
+//! - Such a packet is alone in its frame, with one tag at most and no IPv4 options around it, and its session has neither a filter
+//!   nor flags nor tags of its own.
 //! - Whatever else it is, it takes the long way, of which this is a part that asks less: it may leave any packet to it, and what
 //!   leaves its tunnel here does so as by the long way.
 
 use core::mem::offset_of;
 
-use aya_ebpf::bindings::xdp_action::XDP_PASS;
+use aya_ebpf::{bindings::xdp_action::XDP_PASS, programs::XdpContext};
 use xdpchain_abi::{GTPU_PORT, Ipv4, PacketContext, Reason, UplinkKey, UplinkSession, tags};
 use xdpchain_kit::{Addresses, Inner, Packet, is_same_ecn, open6};
 use xdpchain_wire::{
@@ -33,7 +33,20 @@ const BARE: [u8; 2] = [0x30, gtpu::message::G_PDU];
 /// Decapsulates a plain packet, and passes on a plain one that is no GTP-U. `None`, and nothing has changed, when it has to take the
 /// long way.
 #[inline(always)]
-pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
+pub(crate) fn decapsulate(ctx: &XdpContext) -> Option<u32> {
+    let packet = Packet::new(ctx);
+    let front: &[u8; END] = packet.front()?;
+    if [front[12], front[13]] == ethertype::VLAN.to_be_bytes() {
+        return decapsulate_behind::<{ ethernet::TAG_LEN }>(ctx);
+    }
+    decapsulate_behind::<0>(ctx)
+}
+
+/// The same of one with `TAGS` octets of tags. Seen from behind them everything stands where it does without, but for the frame's
+/// addresses.
+#[inline(always)]
+fn decapsulate_behind<const TAGS: usize>(ctx: &XdpContext) -> Option<u32> {
+    let packet = &mut Packet::behind(ctx, TAGS as u8);
     let front: &[u8; END] = packet.front()?;
     let end = packet.len();
     let ip = ipv4::View(front[IP..].first_chunk()?);
@@ -68,11 +81,12 @@ pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
         return None;
     }
     let (offset, flow, is_open) = if bare {
+        let before_tags = if TAGS == 0 { None } else { Some(packet.frame_addresses()?) };
         let front: &mut [u8; END + ipv4::LEN] = packet.front_mut()?;
         let (outer, inner) = front.split_last_chunk_mut()?;
         let is_ipv4 = judge4(inner, end - END, session, outer_tos)?;
         if is_ipv4 {
-            let addresses = Addresses::parse(outer.first_chunk()?);
+            let addresses = if TAGS == 0 { Addresses::parse(outer.first_chunk()?) } else { before_tags? };
             addresses.write_header(outer.last_chunk_mut()?, ethertype::IPV4);
         }
         (END, Flow::NONE, is_ipv4)
@@ -82,7 +96,7 @@ pub(crate) fn decapsulate(packet: &mut Packet) -> Option<u32> {
         let payload = Payload::find(packet, &message).ok()?;
         let at = packet.forget::<0x3fff>(payload.offset - ethernet::LEN);
         let offset = at + ethernet::LEN;
-        let addresses = packet.addresses()?;
+        let addresses = packet.frame_addresses()?;
         let room: &mut [u8; ethernet::LEN + ipv4::LEN] = packet.at_mut(at)?;
         let (header, inner) = room.split_first_chunk_mut()?;
         let is_ipv4 = judge4(inner.first_chunk()?, end - offset, session, outer_tos)?;

@@ -99,8 +99,8 @@ macro_rules! module {
             ) -> Option<()> {
                 // SAFETY: as in `change_context`; one look-up for all that is asked and said.
                 let context = unsafe { &mut *CONTEXT.get_ptr_mut(0)? };
-                if context.may_skip() && octets <= u8::MAX as usize {
-                    context.skip(octets as u8);
+                if context.may_skip() && octets + packet.skipped() <= u8::MAX as usize {
+                    context.skip((octets + packet.skipped()) as u8);
                 } else {
                     packet.move_start(octets as i32)?;
                 }

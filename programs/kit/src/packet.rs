@@ -224,6 +224,12 @@ impl Packet {
         Some(Addresses::parse(self.front()?))
     }
 
+    /// The addresses that the frame begins with, before anything that is skipped, as the tags in front of a packet in a tunnel are.
+    #[inline(always)]
+    pub fn frame_addresses(&self) -> Option<Addresses> {
+        Self { ctx: self.ctx, skipped: 0 }.addresses()
+    }
+
     /// Makes the inner packet of `len` octets at `offset` a frame where it stands, of type `ethertype` and under `tags`: what is behind
     /// it goes, and in front of it stands its header. Returns the octets before that, which are yet to be taken off. `None`, and nothing
     /// has changed, when the driver cannot.

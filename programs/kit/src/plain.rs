@@ -94,7 +94,7 @@ pub fn open6(
     if !passes(packet, &inner) || !is_same_ecn(outer_tos, inner.tos) {
         return None;
     }
-    let addresses = packet.addresses()?;
+    let addresses = packet.frame_addresses()?;
     addresses.write_header(packet.at_mut(offset - ethernet::LEN)?, ethertype::IPV6);
     Some(())
 }
