@@ -115,6 +115,15 @@ pub fn not_ours(len: usize) -> Frame {
     }
 }
 
+/// `frame` with a VLAN tag.
+pub fn tagged(frame: &Frame) -> Frame {
+    let mut octets = frame.octets.clone();
+    let tag = [ethertype::VLAN.to_be_bytes(), 5u16.to_be_bytes()].concat();
+    octets.splice(12..12, tag);
+    let moved = |at: usize| if at == 0 { 0 } else { at + ethernet::TAG_LEN };
+    Frame { octets, teid_at: moved(frame.teid_at), address_at: moved(frame.address_at) }
+}
+
 /// `inner` in GTP-U from the radio side, with the session's part of the address `address_at` octets into it.
 fn carried(gtp: Gtp, inner: &[u8], address_at: usize) -> Frame {
     let mut message = vec![0; gtpu::LEN];

@@ -88,6 +88,11 @@ fn measure(links: &Links) -> anyhow::Result<Report> {
             downlinks.push(case);
         }
     }
+    up("uplink-tag/chain".into(), &chain, &frames::tagged(&plain), REDIRECT)?;
+    let not_ours = frames::tagged(&frames::not_ours(INSIDE[0] + 36));
+    up("not-ours-tag/chain".into(), &chain, &not_ours, PASS)?;
+    let down = frames::tagged(&frames::downlink(INSIDE[0]));
+    downlinks.push(Case::of_copies("downlink-tag/chain", &chain, (&down, SESSIONS), REDIRECT)?);
     up("uplink-tunnels/chain".into(), &several, &plain, REDIRECT)?;
     up("uplink-key/chain".into(), &keyed, &plain, REDIRECT)?;
     let down = frames::downlink_keyed(INSIDE[0]);
