@@ -28,7 +28,11 @@ const GTP: usize = UDP + udp::LEN;
 const END: usize = GTP + gtpu::LEN;
 
 /// The first octets of a G-PDU with nothing but the mandatory part: version 1, GTP, no flags.
-const BARE: [u8; 2] = [0x30, gtpu::message::G_PDU];
+const BARE: [u8; 2] = [BARE_FLAGS, gtpu::message::G_PDU];
+/// The first octet without the bits that say which optional fields mean something: without and with extension headers.
+const FLAGS: u8 = 0xfc;
+const BARE_FLAGS: u8 = 0x30;
+const EXTENDED: u8 = 0x34;
 
 /// Decapsulates a plain packet, and passes on a plain one that is no GTP-U. `None`, and nothing has changed, when it has to take the
 /// long way.
@@ -91,9 +95,14 @@ fn decapsulate_behind<const TAGS: usize>(ctx: &XdpContext) -> Option<u32> {
         }
         (END, Flow::NONE, is_ipv4)
     } else {
-        let message =
-            Message { kind: gtpu::message::G_PDU, teid, offset: GTP, has_optional: gtp.has_optional(), end };
-        let payload = Payload::find(packet, &message).ok()?;
+        let payload = match short_payload(packet) {
+            Some(payload) => payload,
+            None => {
+                let has_optional = gtp.has_optional();
+                let message = Message { kind: gtpu::message::G_PDU, teid, offset: GTP, has_optional, end };
+                Payload::find(packet, &message).ok()?
+            }
+        };
         let at = packet.forget::<0x3fff>(payload.offset - ethernet::LEN);
         let offset = at + ethernet::LEN;
         let addresses = packet.frame_addresses()?;
@@ -116,6 +125,23 @@ fn decapsulate_behind<const TAGS: usize>(ctx: &XdpContext) -> Option<u32> {
         return Some(module::refuse(Reason::Headroom));
     }
     Some(XDP_PASS)
+}
+
+/// What a G-PDU carries whose header has optional fields and nothing else, or a PDU Session Container of the shortest form, as all of a
+/// 5G radio network's have. What follows is looked at with it.
+#[inline(always)]
+fn short_payload(packet: &Packet) -> Option<Payload> {
+    const CONTAINER: usize = END + gtpu::OPTIONAL_LEN;
+    let front: &[u8; CONTAINER + gtpu::PduSession::LEN] = packet.front()?;
+    match front[GTP] & FLAGS {
+        BARE_FLAGS => Some(Payload { offset: CONTAINER, has_qfi: false, qfi: 0 }),
+        EXTENDED if front[CONTAINER - 1] == gtpu::extension::PDU_SESSION => {
+            let container = gtpu::PduSession::parse(front.last_chunk()?)?;
+            let alone = container.next_extension == gtpu::extension::NONE;
+            alone.then_some(Payload { offset: front.len(), has_qfi: true, qfi: container.qfi })
+        }
+        _ => None,
+    }
 }
 
 /// Whether `session` has flags, a filter or tags of its own.
