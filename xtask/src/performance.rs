@@ -33,8 +33,8 @@ const BENCHES: [(&str, &str); 7] = [
          uplink packet written by hand as one function, its next hop in the tunnel's entry, with the look-up of the session for all \
          that is asked of the outer header's addresses; `monolith-fib` asks for the next hop of each packet. `floor/lookup` changes \
          the packet's length, writes a constant header and looks into one hash map, `floor/index` into one array. `uplink/prefix-3` is the chain of the first three \
-         modules. Customers have one GRE tunnel each, in `uplink-tunnels/chain` two, and in `…-key/chain` one with a key. Names with a number \
-         have that many octets inside, the others 64. `live/…` are packets a second that one CPU sends out of a veth and counts at its \
+         modules. Customers have one GRE tunnel each, in `uplink-tunnels/chain` two, and in `…-key/chain` one with a key; in \
+         `…-tag/chain` there is a VLAN tag in front of the outer packet. Names with a number have that many octets inside, the others 64. `live/…` are packets a second that one CPU sends out of a veth and counts at its \
          other end.",
     ),
     (
