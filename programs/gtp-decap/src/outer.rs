@@ -28,11 +28,11 @@ pub(crate) struct Message {
     pub(crate) kind: u8,
     /// Tunnel endpoint identifier.
     pub(crate) teid: Be32,
-    /// Offset of its header from the start of the frame.
+    /// Offset of its header from the start of the packet.
     pub(crate) offset: usize,
     /// Whether the header has more than its mandatory part.
     pub(crate) has_optional: bool,
-    /// Where it ends by its own length, from the start of the frame.
+    /// Where it ends by its own length, from the start of the packet.
     pub(crate) end: usize,
 }
 

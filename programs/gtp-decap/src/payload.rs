@@ -9,7 +9,7 @@ use crate::outer::Message;
 
 /// What a message carries.
 pub(crate) struct Payload {
-    /// Where it begins, from the start of the frame.
+    /// Where it begins, from the start of the packet that it was found in.
     pub(crate) offset: usize,
     /// Whether a PDU Session Container said a QoS flow.
     pub(crate) has_qfi: bool,

@@ -6,7 +6,7 @@ use xdpchain_wire::{Octets, OctetsMut, ethernet::ethertype, ipv4, ipv6};
 /// An IP packet inside a tunnel, found whole: version, header length and total length agree with the octets there are.
 #[derive(Clone, Copy, Debug)]
 pub struct Inner {
-    /// Its offset from the start of the frame.
+    /// Its offset from the start of the outer packet.
     pub offset: usize,
     /// [`ethertype::IPV4`] or [`ethertype::IPV6`].
     pub ethertype: u16,
@@ -21,7 +21,7 @@ pub struct Inner {
 }
 
 impl Inner {
-    /// The packet that begins at `offset` and ends at or before `end`, both from the start of the frame.
+    /// The packet that begins at `offset` and ends at or before `end`, both from the start of `packet`.
     ///
     /// # Errors
     /// [`Reason::InnerMalformed`] when it is neither IPv4 nor IPv6, its header is cut short, or it says it is longer.

@@ -24,7 +24,7 @@ const MAX_OFFSET: usize = 0x3fff;
 /// A packet in the driver's buffer.
 pub struct Packet {
     ctx: *mut xdp_md,
-    /// Octets of the frame in front of it, which are no part of it any more.
+    /// Octets of the frame in front of where it is looked at from: they are no part of it any more, or tags with what is before them.
     skipped: usize,
 }
 
@@ -50,7 +50,8 @@ impl Packet {
         Self::behind(ctx, 0)
     }
 
-    /// As [`new`](Self::new), behind octets that were left where they are when they left the packet.
+    /// As [`new`](Self::new), but seen from behind octets in front: those that were left where they are when they left the packet, or as
+    /// many as its tags have, behind which all headers stand where they do without.
     #[inline(always)]
     pub fn behind(ctx: &XdpContext, skipped: u8) -> Self {
         Self { ctx: ctx.ctx, skipped: skipped as usize }
@@ -218,13 +219,13 @@ impl Packet {
         (front + N <= self.end()).then_some(front)
     }
 
-    /// The frame's link-layer addresses, to be written again after its start has moved.
+    /// The link-layer addresses that the packet begins with, to be written again in front of another part of it.
     #[inline(always)]
     pub fn addresses(&self) -> Option<Addresses> {
         Some(Addresses::parse(self.front()?))
     }
 
-    /// The addresses that the frame begins with, before anything that is skipped, as the tags in front of a packet in a tunnel are.
+    /// The addresses that the frame begins with, before all that is skipped: those of a packet that is seen from behind its tags.
     #[inline(always)]
     pub fn frame_addresses(&self) -> Option<Addresses> {
         Self { ctx: self.ctx, skipped: 0 }.addresses()
