@@ -40,10 +40,6 @@ pub fn choose(numbers: &[u32; CUSTOMER_TUNNELS], count: u32, hash: u32) -> usize
     // Each score with the tunnel's place below it.
     let ranked = |i: usize| (score(hash, numbers[i]) as u64) << PLACE_BITS | i as u64;
     let mut best = ranked(0);
-    #[expect(
-        clippy::needless_range_loop,
-        reason = "the verifier follows a number more cheaply than an iterator's pointers"
-    )]
     for i in 1..CUSTOMER_TUNNELS {
         if i as u32 >= count {
             break;
