@@ -7,9 +7,9 @@
 
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, programs::XdpContext};
 use xdpchain_abi::{GreIngress, GreKey, Ipv4, PacketContext, Reason, tunnel_flags};
-use xdpchain_kit::{Addresses, Inner, Packet, is_link_local, is_same_ecn, open6};
+use xdpchain_kit::{Inner, Packet, is_link_local, is_same_ecn, is_tagged, open4, open4_front, open6};
 use xdpchain_wire::{
-    Octets as _, OctetsMut as _,
+    Octets as _,
     ethernet::{self, ethertype},
     gre, ipv4, ipv6, protocol,
 };
@@ -31,19 +31,15 @@ const KEYED: [u8; 2] = [0x20, 0];
 /// long way.
 #[inline(always)]
 pub(crate) fn decapsulate(ctx: &XdpContext) -> Option<u32> {
-    let packet = Packet::new(ctx);
-    let front: &[u8; END] = packet.front()?;
-    if [front[12], front[13]] == ethertype::VLAN.to_be_bytes() {
-        return decapsulate_behind::<{ ethernet::TAG_LEN }>(ctx);
+    if is_tagged::<END>(ctx)? {
+        return decapsulate_seen(&mut Packet::behind_tag(ctx));
     }
-    decapsulate_behind::<0>(ctx)
+    decapsulate_seen(&mut Packet::new(ctx))
 }
 
-/// The same of one with `TAGS` octets of tags. Seen from behind them everything stands where it does without, but for the frame's
-/// addresses.
+/// The same of one as it is seen without a tag.
 #[inline(always)]
-fn decapsulate_behind<const TAGS: usize>(ctx: &XdpContext) -> Option<u32> {
-    let packet = &mut Packet::behind(ctx, TAGS as u8);
+fn decapsulate_seen(packet: &mut Packet) -> Option<u32> {
     let front: &[u8; END] = packet.front()?;
     let end = packet.len();
     let ip = ipv4::View(front[IP..].first_chunk()?);
@@ -76,14 +72,9 @@ fn decapsulate_behind<const TAGS: usize>(ctx: &XdpContext) -> Option<u32> {
         }
         open_keyed(packet, end, is_ipv4, &key, tunnel, outer_tos)?;
     } else if is_ipv4 {
-        let before_tags = if TAGS == 0 { None } else { Some(packet.frame_addresses()?) };
-        let front: &mut [u8; END + ipv4::LEN] = packet.front_mut()?;
-        let (outer, inner) = front.split_last_chunk_mut()?;
-        if !is_plain4(inner, end - END, &key, tunnel, outer_tos) {
-            return None;
-        }
-        let addresses = if TAGS == 0 { Addresses::parse(outer.first_chunk()?) } else { before_tags? };
-        addresses.write_header(outer.last_chunk_mut()?, ethertype::IPV4);
+        open4_front::<{ END + ipv4::LEN }>(packet, |inner| {
+            is_plain4(inner, end - END, &key, tunnel, outer_tos).then_some(true)
+        })?;
     } else {
         let passes = |packet: &Packet, inner: &Inner| is_plain6(packet, inner, tunnel);
         open6(packet, END, end, outer_tos, passes)?;
@@ -112,14 +103,10 @@ fn open_keyed(
         let passes = |packet: &Packet, inner: &Inner| is_plain6(packet, inner, tunnel);
         return open6(packet, KEYED_END, end, outer_tos, passes);
     }
-    let addresses = packet.frame_addresses()?;
-    let room: &mut [u8; ethernet::LEN + ipv4::LEN] = packet.at_mut(KEYED_END - ethernet::LEN)?;
-    let (header, inner) = room.split_first_chunk_mut()?;
-    if !is_plain4(inner.first_chunk()?, end - KEYED_END, key, tunnel, outer_tos) {
-        return None;
-    }
-    addresses.write_header(header, ethertype::IPV4);
-    Some(())
+    open4(packet, KEYED_END, |inner| {
+        is_plain4(inner, end - KEYED_END, key, tunnel, outer_tos).then_some(true)
+    })
+    .map(|_| ())
 }
 
 /// Whether an inner IPv4 packet of `len` octets has no options, and nobody here is to look at it.

@@ -9,9 +9,8 @@ use core::mem::offset_of;
 
 use aya_ebpf::{bindings::xdp_action::XDP_PASS, programs::XdpContext};
 use xdpchain_abi::{GTPU_PORT, Ipv4, PacketContext, Reason, UplinkKey, UplinkSession, tags};
-use xdpchain_kit::{Addresses, Inner, Packet, is_same_ecn, open6};
+use xdpchain_kit::{Inner, Packet, is_same_ecn, is_tagged, open4, open4_front, open6};
 use xdpchain_wire::{
-    OctetsMut as _,
     ethernet::{self, ethertype},
     gtpu, ipv4, protocol, udp,
 };
@@ -38,19 +37,15 @@ const EXTENDED: u8 = 0x34;
 /// long way.
 #[inline(always)]
 pub(crate) fn decapsulate(ctx: &XdpContext) -> Option<u32> {
-    let packet = Packet::new(ctx);
-    let front: &[u8; END] = packet.front()?;
-    if [front[12], front[13]] == ethertype::VLAN.to_be_bytes() {
-        return decapsulate_behind::<{ ethernet::TAG_LEN }>(ctx);
+    if is_tagged::<END>(ctx)? {
+        return decapsulate_seen(&mut Packet::behind_tag(ctx));
     }
-    decapsulate_behind::<0>(ctx)
+    decapsulate_seen(&mut Packet::new(ctx))
 }
 
-/// The same of one with `TAGS` octets of tags. Seen from behind them everything stands where it does without, but for the frame's
-/// addresses.
+/// The same of one as it is seen without a tag.
 #[inline(always)]
-fn decapsulate_behind<const TAGS: usize>(ctx: &XdpContext) -> Option<u32> {
-    let packet = &mut Packet::behind(ctx, TAGS as u8);
+fn decapsulate_seen(packet: &mut Packet) -> Option<u32> {
     let front: &[u8; END] = packet.front()?;
     let end = packet.len();
     let ip = ipv4::View(front[IP..].first_chunk()?);
@@ -85,14 +80,8 @@ fn decapsulate_behind<const TAGS: usize>(ctx: &XdpContext) -> Option<u32> {
         return None;
     }
     let (offset, flow, is_open) = if bare {
-        let before_tags = if TAGS == 0 { None } else { Some(packet.frame_addresses()?) };
-        let front: &mut [u8; END + ipv4::LEN] = packet.front_mut()?;
-        let (outer, inner) = front.split_last_chunk_mut()?;
-        let is_ipv4 = judge4(inner, end - END, session, outer_tos)?;
-        if is_ipv4 {
-            let addresses = if TAGS == 0 { Addresses::parse(outer.first_chunk()?) } else { before_tags? };
-            addresses.write_header(outer.last_chunk_mut()?, ethertype::IPV4);
-        }
+        let is_ipv4 =
+            open4_front::<{ END + ipv4::LEN }>(packet, |inner| judge4(inner, end - END, session, outer_tos))?;
         (END, Flow::NONE, is_ipv4)
     } else {
         let payload = match short_payload(packet) {
@@ -103,15 +92,8 @@ fn decapsulate_behind<const TAGS: usize>(ctx: &XdpContext) -> Option<u32> {
                 Payload::find(packet, &message).ok()?
             }
         };
-        let at = packet.forget::<0x3fff>(payload.offset - ethernet::LEN);
-        let offset = at + ethernet::LEN;
-        let addresses = packet.frame_addresses()?;
-        let room: &mut [u8; ethernet::LEN + ipv4::LEN] = packet.at_mut(at)?;
-        let (header, inner) = room.split_first_chunk_mut()?;
-        let is_ipv4 = judge4(inner.first_chunk()?, end - offset, session, outer_tos)?;
-        if is_ipv4 {
-            addresses.write_header(header, ethertype::IPV4);
-        }
+        let offset = packet.forget::<0x3fff>(payload.offset - ethernet::LEN) + ethernet::LEN;
+        let is_ipv4 = open4(packet, offset, |inner| judge4(inner, end - offset, session, outer_tos))?;
         (offset, Flow::of(&payload), is_ipv4)
     };
     if !is_open {

@@ -35,7 +35,7 @@ pub use outer::{Ends, Outer};
 pub use packed::{pack, unpack};
 pub(crate) use packet::opaque;
 pub use packet::{Addresses, Packet, Tags};
-pub use plain::{Plain, open6};
+pub use plain::{Plain, is_tagged, open4, open4_front, open6};
 pub use policy::fate;
 pub use prefix::{is_link_local, is_within6};
 pub use remembered::Remembered;

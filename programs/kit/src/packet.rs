@@ -50,11 +50,16 @@ impl Packet {
         Self::behind(ctx, 0)
     }
 
-    /// As [`new`](Self::new), but seen from behind octets in front: those that were left where they are when they left the packet, or as
-    /// many as its tags have, behind which all headers stand where they do without.
+    /// As [`new`](Self::new), but seen from behind octets in front that were left where they are when they left the packet.
     #[inline(always)]
     pub fn behind(ctx: &XdpContext, skipped: u8) -> Self {
         Self { ctx: ctx.ctx, skipped: skipped as usize }
+    }
+
+    /// As [`new`](Self::new), but seen from behind the tag in front: all stands where it does without one, but for the frame's addresses.
+    #[inline(always)]
+    pub fn behind_tag(ctx: &XdpContext) -> Self {
+        Self::behind(ctx, ethernet::TAG_LEN as u8)
     }
 
     /// The packet whose context this is.

@@ -1,12 +1,13 @@
 //! Users' packets as most of them are, on their way into a tunnel and out of one.
 
+use aya_ebpf::programs::XdpContext;
 use xdpchain_wire::{
     OctetsMut as _,
     ethernet::{self, ethertype},
     ipv4, ipv6, protocol, tcp,
 };
 
-use crate::{Inner, Packet, is_same_ecn};
+use crate::{Addresses, Inner, Packet, is_same_ecn};
 
 /// Where the packet begins in its frame.
 const IP: usize = ethernet::LEN;
@@ -75,6 +76,56 @@ impl Plain {
         let plain = !is_tcp || front[front.len() - 1] & tcp::flags::SYN == 0;
         plain.then_some(Self { kind: ethertype::IPV6.to_be(), len, tos: view.traffic_class() })
     }
+}
+
+/// Whether the packet has a tag in front, to be seen from behind it. `None` when it is shorter than `FRONT` octets.
+///
+/// What follows is written twice, once for each answer: an offset that the compiler knows costs nothing.
+#[inline(always)]
+pub fn is_tagged<const FRONT: usize>(ctx: &XdpContext) -> Option<bool> {
+    let packet = Packet::new(ctx);
+    let front: &[u8; FRONT] = packet.front()?;
+    Some([front[12], front[13]] == ethertype::VLAN.to_be_bytes())
+}
+
+/// Makes the packet in a tunnel a frame, when it is the IPv4 packet without options behind the first `FRONT` octets less its header's
+/// and `passes`: writes an Ethernet header in front of it, where the frame's start is to be moved. Returns what `passes` says, or `None`
+/// when there is no packet; unless that is true, nothing has changed.
+#[inline(always)]
+pub fn open4_front<const FRONT: usize>(
+    packet: &mut Packet,
+    passes: impl FnOnce(&[u8; ipv4::LEN]) -> Option<bool>,
+) -> Option<bool> {
+    // Without a tag they are in the window of the rest.
+    let before_tag = if packet.skipped() == 0 { None } else { Some(packet.frame_addresses()?) };
+    let front: &mut [u8; FRONT] = packet.front_mut()?;
+    let (outer, inner) = front.split_last_chunk_mut()?;
+    let is_open = passes(inner)?;
+    if is_open {
+        let addresses = match before_tag {
+            Some(addresses) => addresses,
+            None => Addresses::parse(outer.first_chunk()?),
+        };
+        addresses.write_header(outer.last_chunk_mut()?, ethertype::IPV4);
+    }
+    Some(is_open)
+}
+
+/// As [`open4_front`], of a packet at `offset`.
+#[inline(always)]
+pub fn open4(
+    packet: &mut Packet,
+    offset: usize,
+    passes: impl FnOnce(&[u8; ipv4::LEN]) -> Option<bool>,
+) -> Option<bool> {
+    let addresses = packet.frame_addresses()?;
+    let room: &mut [u8; ethernet::LEN + ipv4::LEN] = packet.at_mut(offset - ethernet::LEN)?;
+    let (header, inner) = room.split_first_chunk_mut()?;
+    let is_open = passes(inner.first_chunk()?)?;
+    if is_open {
+        addresses.write_header(header, ethertype::IPV4);
+    }
+    Some(is_open)
 }
 
 /// Makes the packet in a tunnel, from `offset` to `end`, a frame, when it is IPv6 and `passes`: writes an Ethernet header in front of it,
