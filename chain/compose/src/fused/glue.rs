@@ -252,7 +252,8 @@ impl<'a> Glue<'a> {
             asm.origin(self.chain.modules[slot.module].name);
             let exit = asm.label();
             let maps = self.object_maps(slot, |map| self.first_entry(map).is_some());
-            let known = Known::of(slot.main(), &maps.collect()).without_keys(slot.main());
+            let known =
+                Known::of(slot.main(), &maps.collect()).without_keys(slot.main()).answered(slot.main());
             let first_entry = |map: usize| self.first_entry(self.linker.module_maps(slot.module)[map]);
             let (frame, narrowed) = (self.frame, &slot.body.narrowed);
             let inlined =

@@ -151,13 +151,22 @@ fn copy(
         if is_spared(inlined.as_ref(), i) {
             continue;
         }
-        let known = inlined.as_ref().and_then(|to| (to.first_entry)(*to.known.calls.get(&i)?));
-        if let Some(entry) = known {
-            match entry {
-                FirstEntry::OnStack(at) => asm.mem(code::LDX_DW, 0, FP, at, 0),
-                FirstEntry::OfMap(map) => asm.load_value(0, map),
+        if let Some(Inlined { known, first_entry, .. }) = &inlined {
+            if let Some(entry) = known.calls.get(&i).and_then(|map| first_entry(*map)) {
+                let place = known.places.get(&i).copied().unwrap_or(0);
+                match entry {
+                    FirstEntry::OnStack(at) => asm.mem(code::LDX_DW, place, FP, at, 0),
+                    FirstEntry::OfMap(map) => asm.load_value(place, map),
+                }
+                continue;
             }
-            continue;
+            if let Some(is_taken) = known.checks.get(&i) {
+                if *is_taken {
+                    let to = (i as i64 + 1 + insn.distance()) as usize;
+                    asm.jump(targets[to].expect("the first pass made a label for it"));
+                }
+                continue;
+            }
         }
         if folded == Some(i) {
             continue;

@@ -22,8 +22,12 @@ use crate::object::{Function, Reference, Referent};
 pub(crate) struct Known {
     /// The calls, with the map that each asks, by its index in the object.
     pub(crate) calls: BTreeMap<usize, usize>,
-    /// Instructions that did nothing but make their arguments.
+    /// Instructions that are left out, as those that did nothing but make the calls' arguments.
     pub(crate) spared: BTreeSet<usize>,
+    /// Branches on whether an answer is null, which none is, and whether they are taken.
+    pub(crate) checks: BTreeMap<usize, bool>,
+    /// Registers that have the answers of calls in place of r0.
+    pub(crate) places: BTreeMap<usize, u8>,
 }
 
 /// What a register is known to have.
@@ -35,6 +39,8 @@ enum Value {
     Map(usize),
     /// An address this far from the frame pointer.
     Frame(i32),
+    /// The answer of a known look-up.
+    Answer,
 }
 
 /// What is known at one place. Forgotten wherever another way may come in.
@@ -71,11 +77,16 @@ impl Known {
                 state = State::new();
                 start = at;
             }
-            if let Some(map) = state.looks_up(insn) {
+            if let Some(is_taken) = state.checks(insn) {
+                known.checks.insert(at, is_taken);
+            }
+            let looked_up = state.looks_up(insn);
+            state.run(insn, loads.get(&at).copied());
+            if let Some(map) = looked_up {
                 known.calls.insert(at, map);
                 known.spare(insns, start, at);
+                state.set(0, Value::Answer);
             }
-            state.run(insn, loads.get(&at).copied());
         }
         known
     }
@@ -129,6 +140,16 @@ impl State {
         if let Some(register) = self.registers.get_mut(number as usize) {
             *register = value;
         }
+    }
+
+    /// Whether `insn` is taken, if it is a branch on whether an answer is null.
+    fn checks(&self, insn: Insn) -> Option<bool> {
+        let is_taken = match insn.code {
+            code::JEQ_IMM => false,
+            code::JNE_IMM => true,
+            _ => return None,
+        };
+        (insn.imm == 0 && self.register(insn.dst()) == Value::Answer).then_some(is_taken)
     }
 
     /// The map that `insn` looks into by the key 0, if it does.
@@ -237,7 +258,7 @@ mod tests {
     #[test]
     fn a_look_up_of_the_first_entry_is_known_and_its_arguments_are_spared() {
         let known = known(LOOK_UP.into_iter().chain([EXIT]), &[3]);
-        assert_eq!(known, Known { calls: [(6, 3)].into(), spared: [2, 3, 4].into() });
+        assert_eq!(known, Known { calls: [(6, 3)].into(), spared: [2, 3, 4].into(), ..Known::default() });
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The fused engine: a chain as one program, each module's main body inlined.
 
+pub(crate) mod answers;
 pub(crate) mod debug;
 pub(crate) mod flow;
 pub(crate) mod forget;

@@ -179,7 +179,7 @@ fn makes_zero(insns: &[Insn], store: usize, known: &Known) -> Option<usize> {
 }
 
 /// Whether an instruction that is no jump reads `register`.
-fn reads(insn: Insn, register: u8) -> bool {
+pub(crate) fn reads(insn: Insn, register: u8) -> bool {
     let by_register = insn.code & BY_REGISTER != 0;
     match insn.class() {
         _ if insn.is_wide() => false,
@@ -194,7 +194,7 @@ fn reads(insn: Insn, register: u8) -> bool {
 }
 
 /// Whether all that an instruction does is to give its destination register a value that does not depend on what that had.
-fn sets(insn: Insn) -> bool {
+pub(crate) fn sets(insn: Insn) -> bool {
     let moves = [code::MOV64_IMM, code::MOV32_IMM, code::MOV64_REG, code::MOV32_REG];
     insn.is_wide() || insn.class() == class::LDX || moves.contains(&insn.code)
 }
