@@ -2,8 +2,8 @@
 
 use xdpchain_abi::AclRule;
 use xdpchain_abi::acl_tables::{
-    BLOCK, CHECKS, COUNT_AT, CUTS, DIGEST_AT, Entry, LAYOUT, LAYOUT_AT, MASKS, NODE_COUNT, Node, PLACES_AT,
-    ROOT, SHAPES_AT, SIEVED, Sieved, VISITS, WINDOWS, kind, place_of, prefix_mask, sieved, word,
+    BLOCK, CHECKS, COUNT_AT, CUTS, DIGEST_AT, Entry, GUARD_AT, LAYOUT, LAYOUT_AT, MASKS, NODE_COUNT, Node,
+    PLACES_AT, ROOT, SHAPES_AT, SIEVED, Sieved, VISITS, WINDOWS, kind, place_of, prefix_mask, sieved, word,
 };
 
 use crate::build;
@@ -12,6 +12,9 @@ use crate::error::AclError;
 
 /// Octets of an [`Entry`].
 const ENTRY: usize = size_of::<Entry>();
+
+/// Nodes of a guard.
+const GUARD: usize = 8;
 
 /// Rules whose packets are tried on each tree.
 const SAMPLES: usize = 4096;
@@ -81,7 +84,13 @@ impl Compiled {
         for (at, four) in places.as_chunks().0.iter().enumerate() {
             tree.nodes[PLACES_AT + at] = u32::from_ne_bytes(*four);
         }
-        tree.nodes[ROOT] = tree.root.0;
+        tree.nodes[ROOT] = match entries.as_slice() {
+            [(_, only)] if tree.root.kind() == kind::CHECK => {
+                tree.nodes[GUARD_AT..GUARD_AT + GUARD].copy_from_slice(&guard(only));
+                tree.root.guarded().0
+            }
+            _ => tree.root.0,
+        };
         tree.nodes[LAYOUT_AT] = LAYOUT;
         tree.nodes[DIGEST_AT..DIGEST_AT + 2].copy_from_slice(&words(digest(rules)));
         tree.nodes[COUNT_AT] = in_force.len() as u32;
@@ -132,6 +141,10 @@ fn walk(root: Node, nodes: &[u32], entries: &[(u16, Entry)], key: &[u64; word::R
     };
     let bits = |cut: Node| ((key[cut.word()] >> cut.shift()) as u32 & cut.mask()) as usize;
     let mut walk = Walk::default();
+    if root.is_guarded() && !guard_lets_by(|at| node(at).0, key) {
+        walk.visits = 1;
+        return walk;
+    }
     let mut at = root;
     let mut list = (0, 0);
     let mut aside = Vec::new();
@@ -197,6 +210,24 @@ fn walk(root: Node, nodes: &[u32], entries: &[(u16, Entry)], key: &[u64; word::R
         }
     }
     walk
+}
+
+/// The guard in front of a rule that is alone.
+fn guard(rule: &Entry) -> [u32; GUARD] {
+    let mut guard = [0; GUARD];
+    let of = [(rule.dst, rule.dst_len), (rule.src, rule.src_len)];
+    for (nodes, (prefix, len)) in guard.as_chunks_mut::<4>().0.iter_mut().zip(of) {
+        let mask = prefix_mask(len)[1];
+        nodes[..2].copy_from_slice(&words(prefix[1]));
+        nodes[2..].copy_from_slice(&words(mask));
+    }
+    guard
+}
+
+fn guard_lets_by(node: impl Fn(usize) -> u32, key: &[u64; word::ROOM]) -> bool {
+    let word_of = |at: usize| number([node(GUARD_AT + at), node(GUARD_AT + at + 1)]);
+    let differs = |word: usize, at: usize| (key[word] ^ word_of(at)) & word_of(at + 2) != 0;
+    !differs(word::DST_LOW, 0) && !differs(word::SRC_LOW, 4)
 }
 
 fn sieved_matches(rule: &Sieved, key: &[u64; word::ROOM]) -> bool {

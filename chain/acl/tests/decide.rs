@@ -106,6 +106,45 @@ fn large_sets_are_decided_as_they_read() {
 }
 
 #[test]
+fn a_rule_that_is_alone_is_checked_for_packets_with_its_addresses_only() {
+    let ipv4 = |octets| Ipv6::mapped(Ipv4 { octets });
+    let packet = |source, destination| Packet {
+        source: ipv4(source),
+        destination: ipv4(destination),
+        customer: 0,
+        direction: 0,
+        protocol: 17,
+        ipv4: true,
+        ports: Some([7, 53]),
+    };
+    let rule = |src: Option<([u8; 4], u8)>, dst: Option<([u8; 4], u8)>| {
+        let prefix = |prefix: Option<([u8; 4], u8)>| {
+            prefix.map_or((Ipv6::default(), 0), |(octets, len)| (ipv4(octets), 96 + len))
+        };
+        let ((src, src_len), (dst, dst_len)) = (prefix(src), prefix(dst));
+        AclRule { src, src_len, dst, dst_len, flags: acl_flags::ENABLED, ..AclRule::default() }
+    };
+    let (near, far) = (packet([10, 1, 2, 3], [192, 0, 2, 7]), packet([10, 9, 2, 3], [198, 51, 100, 7]));
+    let (there, back) = (Some(([192, 0, 2, 0], 24)), Some(([10, 1, 0, 0], 16)));
+    for (rule, checks) in [
+        (rule(None, there), [1, 0]),
+        (rule(back, None), [1, 0]),
+        (rule(back, there), [1, 0]),
+        (rule(back, Some(([198, 51, 100, 7], 32))), [0, 0]),
+        (rule(None, None), [1, 1]),
+    ] {
+        let compiled = Compiled::new(&[(9, rule)]).unwrap();
+        for (packet, checks) in [&near, &far].into_iter().zip(checks) {
+            let walk = compiled.walk(&packet.key());
+            assert_eq!((walk.rule, walk.checks), ((checks == 1).then_some(9), checks), "{rule:?} {packet:?}");
+        }
+    }
+    // Two are told apart otherwise.
+    let two = [(9, rule(None, there)), (10, rule(back, None))];
+    assert_eq!(Compiled::new(&two).unwrap().walk(&near.key()).rule, Some(9));
+}
+
+#[test]
 fn neighbouring_ports_are_told_apart() {
     // So many that a cut leaves two ports of each region, and one bit to tell them apart by.
     let source = |host: u32| Ipv6::mapped(Ipv4 { octets: [10, 0, 0, host as u8] });

@@ -43,6 +43,9 @@ pub const LAYOUT_AT: usize = ROOT + 1;
 pub const DIGEST_AT: usize = ROOT + 2;
 /// Index, among nodes, of the number of rules.
 pub const COUNT_AT: usize = ROOT + 4;
+/// Index, among nodes, of the guard of a root that is [guarded](Node::is_guarded): a prefix and its mask, two `u64`, of the lower half
+/// of the destination address, then of the source address.
+pub const GUARD_AT: usize = ROOT + 6;
 /// Index, among nodes, of one that is always 0.
 pub const EMPTY: usize = ROOT + 15;
 /// Index, among nodes, of the place of each bit of a vector, by [`place_of`] it: 64 octets.
@@ -121,6 +124,7 @@ pub const fn is_ipv4(address: [u64; 2]) -> bool {
 /// | 5 to 10 | shift | | | shape (7 bits from bit 8 on) |
 /// | 11 to 14 | width - 1 | | | |
 /// | 15 to 31 | table / 8 | | table / 8 | table / 8 |
+/// | 18 | | 1 when [guarded](Self::is_guarded) | | |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Node(pub u32);
 
@@ -153,6 +157,21 @@ impl Node {
     pub const fn check(rule: u16) -> Self {
         Self(kind::CHECK | (rule as u32) << 2)
     }
+
+    /// This check, as the root of a rule that is alone, which no packet matches that the guard does not let by. A program that does not
+    /// know of guards takes it for the check.
+    pub const fn guarded(self) -> Self {
+        assert!(self.kind() == kind::CHECK);
+        Self(self.0 | Self::GUARDED)
+    }
+
+    /// Whether it is a check behind the guard. Only the root is asked.
+    #[inline(always)]
+    pub const fn is_guarded(self) -> bool {
+        self.0 & (Self::GUARDED | 3) == Self::GUARDED | kind::CHECK
+    }
+
+    const GUARDED: u32 = 1 << 18;
 
     /// The `count` (1 to [`LONGEST`]) pairs of a node and a rule from `table`, a multiple of 8, on.
     pub const fn list(table: usize, count: usize) -> Self {

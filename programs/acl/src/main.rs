@@ -113,7 +113,7 @@ fn decide(scratch: &mut Scratch) -> Option<u8> {
     };
     let nodes = Nodes(blocks.get(NODES)?);
     let first = nodes.first(scratch);
-    if first.kind() == kind::END {
+    if first.kind() == kind::END || first.is_guarded() && !nodes.lets_by(scratch) {
         return None;
     }
     let tables = Tables { nodes, entries: blocks.get(ENTRIES)? };

@@ -10,8 +10,8 @@ use xdpchain_kit::sign;
 
 use crate::scratch::{Scratch, load, store};
 use xdpchain_abi::acl_tables::{
-    BLOCK, CHECKS, CUTS, EMPTY, Entry, MASKS, NODE_COUNT, Node, PLACES_AT, ROOT, SHAPES_AT, STACK, Sieved,
-    VISITS, WINDOWS, kind, place_of, sieved, word,
+    BLOCK, CHECKS, CUTS, EMPTY, Entry, GUARD_AT, MASKS, NODE_COUNT, Node, PLACES_AT, ROOT, SHAPES_AT, STACK,
+    Sieved, VISITS, WINDOWS, kind, place_of, sieved, word,
 };
 
 /// More than any rule's number.
@@ -78,6 +78,19 @@ impl Nodes<'_> {
     #[inline(always)]
     pub(crate) fn first(self, scratch: &Scratch) -> Node {
         self.cut(self.at(ROOT), scratch)
+    }
+
+    /// Whether the guard lets the packet by, of a root that is guarded. Most packets it does not, for which nothing else of the rules is
+    /// looked at.
+    #[inline(always)]
+    pub(crate) fn lets_by(self, scratch: &Scratch) -> bool {
+        let guard = self.0.as_ptr();
+        let differs = |word: usize, at: usize| {
+            // SAFETY: within the block.
+            let [prefix, mask] = unsafe { *guard.add(GUARD_AT / 2 + at).cast::<[u64; 2]>() };
+            (load(&scratch.key[word]) ^ prefix) & mask != 0
+        };
+        !differs(word::DST_LOW, 0) && !differs(word::SRC_LOW, 2)
     }
 
     /// Where a visit's cuts from `node` on lead to.
