@@ -80,9 +80,11 @@ fn decapsulate_seen(packet: &mut Packet) -> Option<u32> {
         return None;
     }
     let (offset, flow, is_open) = if bare {
-        let is_ipv4 =
-            open4_front::<{ END + ipv4::LEN }>(packet, |inner| judge4(inner, end - END, session, outer_tos))?;
-        (END, Flow::NONE, is_ipv4)
+        if open4_front::<{ END + ipv4::LEN }>(packet, |inner| judge4(inner, end - END, session, outer_tos))? {
+            // What most packets take has its offset in the instructions.
+            return Some(leave(packet, END, end, session, Flow::NONE, outer_tos));
+        }
+        (END, Flow::NONE, false)
     } else {
         let payload = match short_payload(packet) {
             Some(payload) => payload,
@@ -100,13 +102,26 @@ fn decapsulate_seen(packet: &mut Packet) -> Option<u32> {
         let of_session = |packet: &Packet, inner: &Inner| check_source(packet, inner, session).is_ok();
         open6(packet, offset, end, outer_tos, of_session)?;
     }
+    Some(leave(packet, offset, end, session, flow, outer_tos))
+}
+
+/// Takes off what is before the frame that a packet was [made](open4_front), whose packet stands from `offset` to `end`.
+#[inline(always)]
+fn leave(
+    packet: &mut Packet,
+    offset: usize,
+    end: usize,
+    session: &UplinkSession,
+    flow: Flow,
+    outer_tos: u8,
+) -> u32 {
     let whose = Whose::of(session);
     let say = |context: &mut PacketContext| say(context, whose, end - offset, flow, outer_tos);
-    if module::take_off(packet, offset - ethernet::LEN, say).is_none() {
+    match module::take_off(packet, offset - ethernet::LEN, say) {
+        Some(()) => XDP_PASS,
         // It is longer than what is taken away.
-        return Some(module::refuse(Reason::Headroom));
+        None => module::refuse(Reason::Headroom),
     }
-    Some(XDP_PASS)
 }
 
 /// What a G-PDU carries whose header has optional fields and nothing else, or a PDU Session Container of the shortest form, as all of a

@@ -317,9 +317,7 @@ impl Addresses {
     /// Those that `octets` begins with: destination, source.
     #[inline(always)]
     pub fn parse(octets: &[u8; 12]) -> Self {
-        let word =
-            |i| opaque_word(u32::from_ne_bytes([octets[i], octets[i + 1], octets[i + 2], octets[i + 3]]));
-        Self([word(0), word(4), word(8)])
+        Self([load_word::<0>(octets), load_word::<4>(octets), load_word::<8>(octets)])
     }
 
     /// Makes `header` an Ethernet header without tags.
@@ -449,12 +447,24 @@ pub(crate) fn opaque<T>(value: Option<&T>) -> Option<&T> {
     unsafe { pointer.as_ref() }
 }
 
-/// `word`, of which the compiler is not to know that it is put together from octets.
+/// The four octets at `AT`, of which the compiler is not to know that they are octets.
 #[inline(always)]
-fn opaque_word(word: u32) -> u32 {
+fn load_word<const AT: usize>(octets: &[u8; 12]) -> u32 {
+    const { assert!(AT + 4 <= 12) };
     #[cfg(target_arch = "bpf")]
-    let word = moved(word as usize) as u32;
-    word
+    {
+        let word: u64;
+        // SAFETY: reads octets that are there.
+        unsafe {
+            core::arch::asm!(
+                "{0} = *(u32 *)({1} + {2})",
+                out(reg) word, in(reg) octets.as_ptr(), const AT, options(pure, readonly, nostack)
+            );
+        }
+        word as u32
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    u32::from_ne_bytes([octets[AT], octets[AT + 1], octets[AT + 2], octets[AT + 3]])
 }
 
 /// `value` in another register. No machine leaves that instruction out, as it may leave out a move to the same register; then two
