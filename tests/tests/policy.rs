@@ -222,6 +222,33 @@ fn the_access_list_decides_as_its_rules_read() {
 }
 
 #[test]
+fn a_rule_that_is_alone_decides_as_it_reads() {
+    let mut ebpf = load("acl");
+    let mut numbers = Numbers(4);
+    let (mut decided, mut hits) = ([0; 2], 0);
+    for round in 0..150 {
+        let rule = AclRule { flags: acl_flags::ENABLED, action: acl_action::DENY, ..numbers.rule() };
+        // Of one address, of the other, and of both, whose lengths are about where IPv4 begins and where a half does.
+        let mut len = |is_open: bool| match is_open {
+            true => 0,
+            false => [63, 64, 65, 95, 96, 97, 125, 126, 127, 128][numbers.below(10) as usize],
+        };
+        let rules = [(7, AclRule { src_len: len(round % 3 == 0), dst_len: len(round % 3 == 1), ..rule })];
+        set_rules(&mut ebpf, &rules, acl_action::ALLOW);
+        for _ in 0..40 {
+            let subject = Subject::random(&mut numbers);
+            let is_denied = decide(&rules, &subject.packet()).is_some();
+            decided[usize::from(subject.source.to_ipv4_mapped().is_some())] += u32::from(is_denied);
+            hits += u64::from(is_denied);
+            let (verdict, _) = send(&mut ebpf, "acl", &subject.frame());
+            assert_eq!(verdict, if is_denied { DROP } else { PASS }, "{subject:?}, {rules:#?}");
+        }
+    }
+    assert_eq!(hits_of(&ebpf, 7), hits);
+    assert!(decided.iter().all(|decided| (300..2000).contains(decided)), "{decided:?} of 6000");
+}
+
+#[test]
 fn large_sets_of_rules_are_decided_by_the_first_that_matches() {
     let mut ebpf = load("acl");
     let context: [u8; 32] = {

@@ -82,6 +82,19 @@ proptest! {
     }
 
     #[test]
+    fn a_rule_that_is_alone_decides_as_it_reads(
+        rule in a_rule(), packets in prop::collection::vec(a_packet(), 100),
+        // Mostly open, so that addresses decide.
+        flags in prop::sample::select(vec![acl_flags::ENABLED, acl_flags::ENABLED | acl_flags::PROTOCOL]),
+    ) {
+        let rules = [(9, AclRule { flags, ..rule })];
+        let compiled = Compiled::new(&rules).unwrap();
+        for packet in packets {
+            prop_assert_eq!(compiled.walk(&packet.key()).rule, decide(&rules, &packet), "{:?}", packet);
+        }
+    }
+
+    #[test]
     fn a_rule_is_the_same_as_octets(given in a_rule()) {
         prop_assert_eq!(rule(&rule_octets(&given)), Some(given));
     }
@@ -139,9 +152,13 @@ fn a_rule_that_is_alone_is_checked_for_packets_with_its_addresses_only() {
             assert_eq!((walk.rule, walk.checks), ((checks == 1).then_some(9), checks), "{rule:?} {packet:?}");
         }
     }
-    // Two are told apart otherwise.
-    let two = [(9, rule(None, there)), (10, rule(back, None))];
-    assert_eq!(Compiled::new(&two).unwrap().walk(&near.key()).rule, Some(9));
+    // Two are told apart otherwise, neither guards the other.
+    let two = Compiled::new(&[(9, rule(None, there)), (10, rule(back, None))]).unwrap();
+    let (only_there, only_back) =
+        (packet([10, 9, 2, 3], [192, 0, 2, 7]), packet([10, 1, 2, 3], [198, 51, 100, 7]));
+    for (packet, by) in [(&near, Some(9)), (&only_there, Some(9)), (&only_back, Some(10)), (&far, None)] {
+        assert_eq!(two.walk(&packet.key()).rule, by, "{packet:?}");
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ use xdpchain_abi::{
     acl_tables::{BLOCK, BLOCKS, ENTRIES, FLAGS, NODES, kind},
     direction,
 };
+use xdpchain_kit::Packet;
 use xdpchain_wire::ethernet::ethertype;
 
 mod plain;
@@ -27,10 +28,14 @@ mod scratch;
 mod subject;
 mod walk;
 
+use plain::Plain;
 use scratch::Scratch;
 use walk::{Nodes, Tables};
 
 xdpchain_kit::module!();
+
+/// Both blocks of compiled rules.
+type Blocks = Array<[u64; BLOCK / 8], BLOCKS, { FLAGS as usize }>;
 
 /// Rules, by number. What is looked at is what they are compiled to.
 #[btf_map(name = "rules")]
@@ -38,7 +43,7 @@ static RULES: HashMap<u32, AclRule, { ACL_RULES as usize }, { BPF_F_NO_PREALLOC 
 
 /// The decision tree, which is there as soon as there were rules.
 #[btf_map(name = "rules_compiled")]
-static COMPILED: ArrayOfMaps<Array<[u64; BLOCK / 8], BLOCKS, { FLAGS as usize }>, 1> = ArrayOfMaps::new();
+static COMPILED: ArrayOfMaps<Blocks, 1> = ArrayOfMaps::new();
 
 /// What happens when no rule matches.
 #[btf_map(name = "config")]
@@ -55,27 +60,48 @@ static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 /// Passes on what is allowed, drops what is denied.
 #[xdp]
 fn acl(ctx: XdpContext) -> u32 {
-    let Some(config) = CONFIG.get(0) else { return XDP_PASS };
     let context = module::context();
-    if context.direction == direction::NONE && config.all_packets == 0 {
+    if context.direction == direction::NONE && !CONFIG.get(0).is_some_and(|config| config.all_packets != 0) {
         return XDP_PASS;
     }
-    let packet = module::packet(&ctx, &context);
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return XDP_PASS };
-    // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other.
-    if plain::parse(&packet, &context, unsafe { &mut *scratch }).is_none() {
+    let action = match judge(&module::packet(&ctx, &context)) {
+        Ok(action) => action.or_else(|| CONFIG.get(0).map(|config| config.default_action)),
+        Err(verdict) => return verdict,
+    };
+    match action {
+        // An array has its entry 0; only the verifier does not know.
+        Some(acl_action::ALLOW) | None => XDP_PASS,
+        Some(_) => module::refuse(Reason::AclDenied),
+    }
+}
+
+/// What the rules say of a packet, `None` when none matches; or the verdict for one that they are not asked about.
+///
+/// Context and configuration are asked for where they are needed: what a body holds on to meanwhile costs more.
+#[inline(always)]
+fn judge(packet: &Packet) -> Result<Option<u8>, u32> {
+    let rules = rules();
+    let plain = Plain::parse(packet);
+    // Before there is a key, which is most of the work for a packet that a rule that is alone does not match.
+    if let (Some((_, nodes)), Some(plain)) = (rules, &plain)
+        && nodes.is_guarded()
+        && !nodes.lets_by(plain.low_halves())
+    {
+        return Ok(None);
+    }
+    let scratch = SCRATCH.get_ptr_mut(0).ok_or(XDP_PASS)?;
+    match plain {
+        // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other.
+        Some(plain) => plain.write(&module::context(), unsafe { &mut *scratch }),
         // SAFETY: the context is the packet's, and nobody has a reference to the value meanwhile.
-        match unsafe { xdpchain_subject(packet.as_ptr()) } {
+        None => match unsafe { xdpchain_subject(packet.as_ptr()) } {
             FOUND => {}
-            NOT_IP => return XDP_PASS,
-            _ => return module::refuse(Reason::Truncated),
-        }
+            NOT_IP => return Err(XDP_PASS),
+            _ => return Err(module::refuse(Reason::Truncated)),
+        },
     }
     // SAFETY: as above.
-    match decide(unsafe { &mut *scratch }).unwrap_or(config.default_action) {
-        acl_action::ALLOW => XDP_PASS,
-        _ => module::refuse(Reason::AclDenied),
-    }
+    Ok(rules.and_then(|(blocks, nodes)| decide(blocks, nodes, unsafe { &mut *scratch })))
 }
 
 /// What [`xdpchain_subject`] returns.
@@ -104,22 +130,27 @@ unsafe extern "C" fn xdpchain_subject(ctx: *mut xdp_md) -> u32 {
     }
 }
 
-/// The action of the first rule that matches.
+/// The compiled rules.
 #[inline(always)]
-fn decide(scratch: &mut Scratch) -> Option<u8> {
+fn rules() -> Option<(&'static Blocks, Nodes<'static>)> {
     let Some(blocks) = COMPILED.get(0) else {
         keep_rules();
         return None;
     };
-    let nodes = Nodes(blocks.get(NODES)?);
+    Some((blocks, Nodes(blocks.get(NODES)?)))
+}
+
+/// The action of the first rule that matches.
+#[inline(always)]
+fn decide(blocks: &Blocks, nodes: Nodes, scratch: &mut Scratch) -> Option<u8> {
     let first = nodes.first(scratch);
-    if first.kind() == kind::END || first.is_guarded() && !nodes.lets_by(scratch) {
+    if first.kind() == kind::END {
         return None;
     }
     let tables = Tables { nodes, entries: blocks.get(ENTRIES)? };
     let found = tables.walk(first, scratch)?;
     if let Some(hits) = HITS.get_ptr_mut(found.rule) {
-        // SAFETY: as above.
+        // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other.
         unsafe { *hits += 1 };
     }
     Some(found.action)

@@ -82,10 +82,7 @@ fn parse_ipv4(packet: &Packet, offset: usize, claimed: u32, scratch: &mut Scratc
     if view.is_fragment() {
         facts |= FRAGMENT;
     }
-    store(&mut scratch.key[word::SRC], 0);
-    store(&mut scratch.key[word::SRC_LOW], mapped(view.source()));
-    store(&mut scratch.key[word::DST], 0);
-    store(&mut scratch.key[word::DST_LOW], mapped(view.destination()));
+    store_addresses4(view, scratch);
     Some(Upper { offset: (offset + view.header_len()) as u32, protocol: view.protocol() as u32, facts })
 }
 
@@ -105,7 +102,7 @@ fn parse_ipv6(packet: &Packet, offset: usize, claimed: u32, scratch: &mut Scratc
     store(&mut scratch.protocol, view.next_header() as u32);
     store(&mut scratch.offset, (offset + ipv6::LEN) as u32);
     store(&mut scratch.facts, claimed);
-    store_addresses(header, scratch);
+    store_addresses6(view, scratch);
     for _ in 0..ipv6::MAX_EXTENSIONS {
         let protocol = load(&scratch.protocol);
         if !is_extension(protocol) {
@@ -139,18 +136,30 @@ fn parse_ipv6(packet: &Packet, offset: usize, claimed: u32, scratch: &mut Scratc
     (!is_extension(protocol)).then_some(Upper { offset, protocol, facts })
 }
 
+/// Writes the addresses of an IPv4 packet.
+#[inline(always)]
+pub(crate) fn store_addresses4(ip: ipv4::View<'_>, scratch: &mut Scratch) {
+    store(&mut scratch.key[word::SRC], 0);
+    store(&mut scratch.key[word::SRC_LOW], mapped(ip.source()));
+    store(&mut scratch.key[word::DST], 0);
+    store(&mut scratch.key[word::DST_LOW], mapped(ip.destination()));
+}
+
 /// Writes the addresses of an IPv6 packet.
 #[inline(always)]
-pub(crate) fn store_addresses(header: &[u8; ipv6::LEN], scratch: &mut Scratch) {
-    let half = |i: usize| {
-        let mut octets = [0; 8];
-        octets.copy_from_slice(&header[i..i + 8]);
-        u64::from_be_bytes(octets)
-    };
-    store(&mut scratch.key[word::SRC], half(8));
-    store(&mut scratch.key[word::SRC_LOW], half(16));
-    store(&mut scratch.key[word::DST], half(24));
-    store(&mut scratch.key[word::DST_LOW], half(32));
+pub(crate) fn store_addresses6(ip: ipv6::View<'_>, scratch: &mut Scratch) {
+    store(&mut scratch.key[word::SRC], half(ip, 8));
+    store(&mut scratch.key[word::SRC_LOW], half(ip, 16));
+    store(&mut scratch.key[word::DST], half(ip, 24));
+    store(&mut scratch.key[word::DST_LOW], half(ip, 32));
+}
+
+/// The half of an address at octet `at` of an IPv6 header.
+#[inline(always)]
+pub(crate) fn half(ip: ipv6::View<'_>, at: usize) -> u64 {
+    let mut octets = [0; 8];
+    octets.copy_from_slice(&ip.0[at..at + 8]);
+    u64::from_be_bytes(octets)
 }
 
 /// Whether an extension header of this number is walked over.

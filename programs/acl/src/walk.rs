@@ -32,6 +32,12 @@ fn bits(cut: Node, scratch: &Scratch) -> usize {
     ((scratch.word(cut.word()) >> cut.shift()) as u32 & cut.mask()) as usize
 }
 
+/// The lower halves of a packet's addresses.
+pub(crate) struct LowHalves {
+    pub(crate) src: u64,
+    pub(crate) dst: u64,
+}
+
 /// The nodes of compiled rules.
 #[derive(Clone, Copy)]
 pub(crate) struct Nodes<'a>(pub(crate) &'a [u64; BLOCK / 8]);
@@ -80,17 +86,23 @@ impl Nodes<'_> {
         self.cut(self.at(ROOT), scratch)
     }
 
-    /// Whether the guard lets the packet by, of a root that is guarded. Most packets it does not, for which nothing else of the rules is
-    /// looked at.
+    /// Whether the root is guarded.
     #[inline(always)]
-    pub(crate) fn lets_by(self, scratch: &Scratch) -> bool {
+    pub(crate) fn is_guarded(self) -> bool {
+        self.at(ROOT).is_guarded()
+    }
+
+    /// Whether the guard lets a packet with these addresses by, of a root that is guarded. Most packets it does not, for which nothing
+    /// else of the rules is looked at.
+    #[inline(always)]
+    pub(crate) fn lets_by(self, low: LowHalves) -> bool {
         let guard = self.0.as_ptr();
-        let differs = |word: usize, at: usize| {
+        let differs = |half: u64, at: usize| {
             // SAFETY: within the block.
             let [prefix, mask] = unsafe { *guard.add(GUARD_AT / 2 + at).cast::<[u64; 2]>() };
-            (load(&scratch.key[word]) ^ prefix) & mask != 0
+            (half ^ prefix) & mask != 0
         };
-        !differs(word::DST_LOW, 0) && !differs(word::SRC_LOW, 2)
+        !differs(low.dst, 0) && !differs(low.src, 2)
     }
 
     /// Where a visit's cuts from `node` on lead to.

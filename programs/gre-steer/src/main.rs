@@ -53,10 +53,13 @@ fn gre_steer(ctx: XdpContext) -> u32 {
     }
     // With nothing in front of it from here on.
     let packet = Packet::new(&ctx);
+    // Asked anew, so that the short way need not hold on to it.
+    let customer = module::context().customer;
     // SAFETY: the context is the packet's, to which nobody has a reference meanwhile.
-    let verdict = unsafe { xdpchain_steer(packet.as_ptr(), context.customer) };
+    let verdict = unsafe { xdpchain_steer(packet.as_ptr(), customer) };
     if matches!(verdict, XDP_TX | XDP_REDIRECT) {
-        plain::keep(&packet, context.customer, module::context().tunnel);
+        let context = module::context();
+        plain::keep(&packet, context.customer, context.tunnel);
     }
     verdict
 }

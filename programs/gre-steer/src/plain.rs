@@ -79,7 +79,7 @@ pub(crate) fn forward(packet: &mut Packet, customer: u32) -> Option<u32> {
         }
     }
     let total_len = len + (AFTER - OUTER) as u32 + ready.key_len;
-    let tos = tos as u32 & ready.tos_kept as u32 | ready.tos_set as u32;
+    let tos = tos & ready.tos_kept as u32 | ready.tos_set as u32;
     if ready.customer != customer
         || ready.ingress != packet.ingress_ifindex()
         || (ready.dscp ^ tos) & 0xfc != 0

@@ -60,7 +60,7 @@ pub(crate) fn forward(packet: &mut Packet, context: &PacketContext) -> Option<u3
         source: session.local,
         destination: session.peer,
         protocol: protocol::UDP,
-        tos: outer::tos(session, tos),
+        tos: outer::tos(session, tos as u8),
         total_len: u16::try_from(END - IP + container + len as usize).ok()?,
     };
     // SAFETY: the value belongs to this CPU, and XDP programs do not interrupt each other.

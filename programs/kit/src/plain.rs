@@ -25,7 +25,7 @@ pub struct Plain {
     /// Octets.
     pub len: u32,
     /// TOS octet or traffic class.
-    pub tos: u8,
+    pub tos: u32,
 }
 
 impl Plain {
@@ -57,7 +57,7 @@ impl Plain {
         }
         let is_tcp = view.protocol() == protocol::TCP;
         let plain = !is_tcp || front[front.len() - 1] & tcp::flags::SYN == 0;
-        plain.then_some(Self { kind: ethertype::IPV4.to_be(), len, tos: view.tos() })
+        plain.then_some(Self { kind: ethertype::IPV4.to_be(), len, tos: view.tos() as u32 })
     }
 
     /// The packet, if it is one and IPv6.
@@ -74,7 +74,7 @@ impl Plain {
         }
         let is_tcp = view.next_header() == protocol::TCP;
         let plain = !is_tcp || front[front.len() - 1] & tcp::flags::SYN == 0;
-        plain.then_some(Self { kind: ethertype::IPV6.to_be(), len, tos: view.traffic_class() })
+        plain.then_some(Self { kind: ethertype::IPV6.to_be(), len, tos: view.traffic_class() as u32 })
     }
 }
 
