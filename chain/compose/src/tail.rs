@@ -76,7 +76,7 @@ fn slot_program(
             glue.keep_pass(&mut asm);
         }
     }
-    glue.body(&mut asm, slot, &functions, &Forgotten::default())?;
+    glue.body(&mut asm, slot, &functions, &glue.known(slot), &Forgotten::default())?;
     if slot.at_exit {
         if index + 1 < slots.len() {
             glue.tail_call(&mut asm, array, index + 1);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use xdpchain_spec::{ChainDefault, Place, SlotSpec, Verdict, VerdictSet};
 
-use crate::{Behaviour, Globals, Jumps, LEAST};
+use crate::{Answer, Behaviour, Globals, Jumps, LEAST};
 
 /// Slots, each with a module of its own.
 pub type Drawn = Vec<(SlotSpec, Behaviour)>;
@@ -32,7 +32,8 @@ fn behaviours() -> impl Strategy<Value = Behaviour> {
     });
     let returns = prop_oneof![8 => 0u16..5, 1 => Just(0x102), 1 => any::<u16>()];
     let jumps = (octet.clone(), returns).prop_map(|(by, returns)| Jumps { by, returns });
-    let own = (prop::option::weighted(0.25, globals), prop::option::weighted(0.1, jumps));
+    let answer = prop::sample::select(vec![Answer::Asked, Answer::AskedOtherwise, Answer::Copied]);
+    let own = (prop::option::weighted(0.25, globals), prop::option::weighted(0.1, jumps), answer);
     (octet.clone(), plus, (octet, any::<u8>()), 0..=STACK_ALONE / 8, any::<[bool; 4]>(), resize, own)
         .prop_map(
             |(returns, plus, changes, words, [subprogram, exit_inside, back_edge, loops], resize, own)| {
@@ -49,6 +50,7 @@ fn behaviours() -> impl Strategy<Value = Behaviour> {
                     cut_tail: resize.1,
                     globals: own.0,
                     jumps: own.1,
+                    answer: own.2,
                 }
             },
         )

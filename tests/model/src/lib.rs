@@ -10,4 +10,4 @@ mod module;
 
 pub use chain::{Expected, run};
 pub use draw::{Drawn, defaults, packets, sayable, slots};
-pub use module::{Behaviour, Globals, Jumps, LEAST, TARGET_MASK, object};
+pub use module::{Answer, Behaviour, Globals, Jumps, LEAST, TARGET_MASK, object};

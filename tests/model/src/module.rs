@@ -32,6 +32,8 @@ pub struct Behaviour {
     pub changes: (u8, u8),
     /// Octets of stack that it fills and checks.
     pub stack: i16,
+    /// What it does first with the answer of its look-up.
+    pub answer: Answer,
     /// The packet's octet is read in a subprogram with a frame of its own.
     pub subprogram: bool,
     /// The last instruction is a jump back to the exit, not the exit.
@@ -48,6 +50,17 @@ pub struct Behaviour {
     pub globals: Option<Globals>,
     /// Programs of its own that it tail calls in the end.
     pub jumps: Option<Jumps>,
+}
+
+/// What a module does first with the answer of a look-up.
+#[derive(Clone, Copy, Debug)]
+pub enum Answer {
+    /// Asks whether it is null, to go on elsewhere.
+    Asked,
+    /// Asks whether it is not, to go on elsewhere.
+    AskedOtherwise,
+    /// Copies it, and asks the copy.
+    Copied,
 }
 
 /// A variable that counts, and a constant.
@@ -81,6 +94,7 @@ impl Behaviour {
         plus: 0,
         changes: (0, 0),
         stack: 0,
+        answer: Answer::Asked,
         subprogram: false,
         exit_inside: false,
         back_edge: false,
@@ -240,7 +254,7 @@ fn main(behaviour: &Behaviour, maps: &Maps) -> Function {
     asm.op(code::MOV64_REG, 7, 1, 0);
     asm.mem(code::LDX_W, 2, 1, 4, 0);
     asm.op(code::MOV64_IMM, 8, 0, XDP_PASS);
-    count_run(&mut asm, &mut references, behaviour.stack);
+    count_run(&mut asm, &mut references, behaviour);
     asm.mem(code::LDX_W, 2, 7, 4, 0);
     asm.op(code::MOV64_REG, 3, 6, 0);
     asm.op(code::ADD64_IMM, 3, 0, LEAST as i32);
@@ -317,21 +331,46 @@ fn main(behaviour: &Behaviour, maps: &Maps) -> Function {
 }
 
 /// Fills the frame, and counts the run by a key below what it filled.
-fn count_run(asm: &mut Assembler, references: &mut Vec<Reference>, stack: i16) {
+fn count_run(asm: &mut Assembler, references: &mut Vec<Reference>, behaviour: &Behaviour) {
+    let stack = behaviour.stack;
     for offset in (8..=stack).step_by(8) {
         asm.mem(code::ST_DW, FP, 0, -offset, i32::from(offset));
     }
-    let key = -stack - 8;
+    let (key, nothing) = (-stack - 8, asm.label());
+    if matches!(behaviour.answer, Answer::AskedOtherwise) {
+        // A way to where nothing is counted that is no other one's, and never taken.
+        asm.op(code::MOV64_IMM, 3, 0, 0);
+        asm.jump_if(code::JNE_IMM, 3, 0, nothing);
+    }
     asm.mem(code::ST_W, FP, 0, key, 0);
     asm.op(code::MOV64_REG, 2, FP, 0);
     asm.op(code::ADD64_IMM, 2, 0, i32::from(key));
     address(asm, references, 1, Referent::Map(0));
     asm.op(code::CALL, 0, call::HELPER, helper::MAP_LOOKUP_ELEM);
     let missing = asm.label();
-    asm.jump_if(code::JEQ_IMM, 0, 0, missing);
-    asm.mem(code::LDX_DW, 1, 0, 0, 0);
+    let counter = match behaviour.answer {
+        Answer::Asked => {
+            asm.jump_if(code::JEQ_IMM, 0, 0, missing);
+            0
+        }
+        Answer::AskedOtherwise => {
+            let found = asm.label();
+            asm.jump_if(code::JNE_IMM, 0, 0, found);
+            asm.place(nothing);
+            asm.jump(missing);
+            asm.place(found);
+            0
+        }
+        Answer::Copied => {
+            asm.op(code::MOV64_REG, 9, 0, 0);
+            asm.op(code::MOV64_IMM, 0, 0, 0);
+            asm.jump_if(code::JEQ_IMM, 9, 0, missing);
+            9
+        }
+    };
+    asm.mem(code::LDX_DW, 1, counter, 0, 0);
     asm.op(code::ADD64_IMM, 1, 0, 1);
-    asm.mem(code::STX_DW, 0, 1, 0, 0);
+    asm.mem(code::STX_DW, counter, 1, 0, 0);
     asm.place(missing);
 }
 

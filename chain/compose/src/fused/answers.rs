@@ -4,7 +4,7 @@
 //!   A branch that is the only way to something stays, for it refuses what nothing leads to, and removes those itself.
 //! - An answer that is copied, and not read any more from r0, is put where the copy would be.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::flow::{firsts, target, targets};
 use super::known::Known;
@@ -22,23 +22,27 @@ impl Known {
     }
 
     fn keep_ways(&mut self, insns: &[Insn]) {
-        let all = reached(insns, &BTreeMap::new());
-        for (at, is_taken) in std::mem::take(&mut self.checks) {
-            self.checks.insert(at, is_taken);
-            if reached(insns, &self.checks) != all {
-                self.checks.remove(&at);
+        let mut ways = ways_down(insns);
+        self.checks.retain(|&at, &mut is_taken| {
+            let left_out = if is_taken { Some(at + 1) } else { target(at, insns[at]) };
+            let Some(left_out) = left_out.filter(|to| *to < insns.len()) else { return false };
+            let is_counted = u32::from(left_out > at && ways[at] != 0);
+            let others = ways[left_out].saturating_sub(is_counted);
+            if others != 0 {
+                ways[left_out] = others;
             }
-        }
+            others != 0
+        });
     }
 
     fn find_places(&mut self, insns: &[Insn]) {
         let targets = targets(insns);
         for &call in self.calls.keys() {
-            let copies = |at: &usize| {
-                let insn = insns[*at];
-                insn.code == code::MOV64_REG && insn.src() == 0 && insn.off == 0 && !targets.contains(at)
-            };
-            let Some(copy) = Some(call + 1).filter(copies) else { continue };
+            let copies = |insn: &Insn| insn.code == code::MOV64_REG && insn.src() == 0 && insn.off == 0;
+            let copy = call + 1;
+            if !insns.get(copy).is_some_and(copies) || targets.contains(&copy) {
+                continue;
+            }
             if self.is_read_no_more(insns, copy, &targets) {
                 self.places.insert(call, insns[copy].dst());
                 self.spared.insert(copy);
@@ -48,7 +52,7 @@ impl Known {
 
     /// Whether what r0 has behind `at` is read by nothing, as far as the code in order tells.
     fn is_read_no_more(&self, insns: &[Insn], at: usize, targets: &BTreeSet<usize>) -> bool {
-        for (i, insn) in firsts(insns).skip_while(|(i, _)| *i <= at) {
+        for (i, insn) in firsts(&insns[at + 1..]).map(|(i, insn)| (at + 1 + i, insn)) {
             if targets.contains(&i) {
                 return false;
             }
@@ -64,21 +68,27 @@ impl Known {
     }
 }
 
-/// Instructions that some way leads to, if these branches are taken or not.
-fn reached(insns: &[Insn], decided: &BTreeMap<usize, bool>) -> BTreeSet<usize> {
-    let mut reached = BTreeSet::new();
-    let mut ways = vec![0];
-    while let Some(at) = ways.pop() {
-        let Some(insn) = insns.get(at).filter(|_| reached.insert(at)) else { continue };
-        let is_taken = decided.get(&at).copied();
-        if insn.is_branch() && is_taken != Some(false) {
-            ways.extend(target(at, *insn));
+/// For each instruction how many others lead to it that are before it and that such ways lead to themselves. While one is left, so is
+/// every way to it and from it.
+fn ways_down(insns: &[Insn]) -> Vec<u32> {
+    let mut ways = vec![0; insns.len()];
+    if let Some(first) = ways.first_mut() {
+        *first = 1;
+    }
+    for (at, insn) in firsts(insns) {
+        if ways[at] == 0 {
+            continue;
         }
-        if !matches!(insn.code, code::EXIT | code::JA | code::JA32) && is_taken != Some(true) {
-            ways.push(at + 1 + usize::from(insn.is_wide()));
+        let on = at + 1 + usize::from(insn.is_wide());
+        let on = (!matches!(insn.code, code::EXIT | code::JA | code::JA32)).then_some(on);
+        let branch = target(at, insn).filter(|_| insn.is_branch());
+        for to in [on, branch].into_iter().flatten().filter(|to| *to > at) {
+            if let Some(ways) = ways.get_mut(to) {
+                *ways += 1;
+            }
         }
     }
-    reached
+    ways
 }
 
 #[cfg(test)]
@@ -136,6 +146,9 @@ mod tests {
         // The last of several.
         let twice = [check(code::JEQ_IMM, 0, 3), check(code::JEQ_IMM, 0, 2), PASS, EXIT, PASS, EXIT];
         assert_eq!(known(&twice).checks, [(THEN, false)].into());
+        // Nor does one count that only what it leads to leads to.
+        let round = [check(code::JEQ_IMM, 0, 2), PASS, EXIT, PASS, check(code::JEQ_IMM, 7, -2), EXIT];
+        assert_eq!(known(&round).checks, [].into());
         // What follows one that is taken.
         assert_eq!(known(&[check(code::JNE_IMM, 0, 1), PASS, PASS, EXIT]).checks, [].into());
     }

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::flow::{follow, target, targets};
+use super::known::Known;
 use super::widen::Body;
 use crate::Insn;
 use crate::insn::{FP, MODE, MODE_MEM, SIZE, SIZE_DW, call, class, code, helper};
@@ -26,10 +27,10 @@ pub(crate) struct Forgotten {
 const WAY_OUT: usize = 8;
 
 impl Forgotten {
-    /// The words of `body`.
-    pub(crate) fn of(body: &Body<'_>) -> Self {
+    /// The words of `body`, of which this is `known`.
+    pub(crate) fn of(body: &Body<'_>, known: &Known) -> Self {
         let insns = &body.function.insns;
-        let words = open(insns);
+        let words = open(insns, known);
         let mut before = BTreeSet::new();
         let mut at = 0;
         let targets = targets(insns);
@@ -39,6 +40,8 @@ impl Forgotten {
                     // It only reads what its arguments point to.
                     (insn.src(), insn.imm) == (call::HELPER, helper::MAP_LOOKUP_ELEM)
                 }
+                // A branch that is left out, and not taken.
+                class::JMP | class::JMP32 if known.checks.get(&at) == Some(&false) => true,
                 class::JMP | class::JMP32 => {
                     let jump = matches!(insn.code, code::EXIT | code::JA | code::JA32);
                     !jump && leaves(insns, target(at, *insn))
@@ -53,7 +56,7 @@ impl Forgotten {
             if !goes_on {
                 break;
             }
-            if matches!(insn.class(), class::ST | class::STX) {
+            if matches!(insn.class(), class::ST | class::STX) && !known.spared.contains(&at) {
                 before.insert(insn.off & !7);
             }
             at += if insn.is_wide() { 2 } else { 1 };
@@ -66,14 +69,14 @@ impl Forgotten {
 
 /// Words of the stack, by offset from the frame pointer, of which a part is written, or anything read, where the whole may not have
 /// been written before. Compilers do read what was not written, where what comes of it does not matter.
-fn open(insns: &[Insn]) -> BTreeSet<i16> {
+fn open(insns: &[Insn], known: &Known) -> BTreeSet<i16> {
     // A bit for each word that has been written as a whole.
     let bit = |off: i16| 1u64.checked_shl((-(i32::from(off) & !7) / 8 - 1) as u32).unwrap_or(0);
     let (mut parts, mut open) = (BTreeSet::new(), BTreeSet::new());
-    let step = |whole: &mut u64, _, insn: Insn| {
+    let step = |whole: &mut u64, at, insn: Insn| {
         let writes = matches!(insn.class(), class::ST | class::STX) && insn.dst() == FP;
         let reads = insn.class() == class::LDX && insn.src() == FP;
-        if !(writes || reads) || insn.off >= 0 {
+        if !(writes || reads) || insn.off >= 0 || known.spared.contains(&at) {
             return Some(());
         }
         let all = insn.code & SIZE == SIZE_DW && insn.off & 7 == 0 && insn.code & MODE == MODE_MEM;
@@ -133,7 +136,11 @@ mod tests {
     }
 
     fn of(insns: Vec<Insn>) -> Forgotten {
-        Forgotten::of(&Body::of(&Function { insns, ..Function::default() }))
+        knowing(&Known::default(), insns)
+    }
+
+    fn knowing(known: &Known, insns: Vec<Insn>) -> Forgotten {
+        Forgotten::of(&Body::of(&Function { insns, ..Function::default() }), known)
     }
 
     fn words<const N: usize>(words: [i16; N]) -> BTreeSet<i16> {
@@ -166,6 +173,21 @@ mod tests {
         insns[10] = Insn::new(code::ST_B, FP, 0, -1, 0);
         let forgotten = of(insns);
         assert_eq!((forgotten.before, forgotten.within, forgotten.at), (words([-8]), words([-16, -24]), 6));
+    }
+
+    #[test]
+    fn what_is_left_out_of_the_body_counts_for_nothing() {
+        let mut insns = body();
+        insns[10] = Insn::new(code::ST_B, FP, 0, -1, 0);
+        let known = Known { checks: [(6, false)].into(), ..Known::default() };
+        let forgotten = knowing(&known, insns.clone());
+        assert_eq!((forgotten.before, forgotten.within, forgotten.at), (words([-8, -16]), words([-24]), 8));
+        // One that is taken leads elsewhere.
+        let known = Known { checks: [(6, true)].into(), ..Known::default() };
+        assert_eq!(knowing(&known, insns).at, 6);
+        let known = Known { spared: [0, 7].into(), ..Known::default() };
+        let forgotten = knowing(&known, body());
+        assert_eq!((forgotten.before, forgotten.within), (words([]), words([-24])));
     }
 
     #[test]

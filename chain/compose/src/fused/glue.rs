@@ -170,14 +170,23 @@ impl<'a> Glue<'a> {
         }
     }
 
+    /// What is known of the look-ups of a slot's main body, if that is inlined.
+    pub(crate) fn known(&self, slot: &Planned<'_>) -> Known {
+        if slot.called {
+            return Known::default();
+        }
+        let maps = self.object_maps(slot, |map| self.first_entry(map).is_some()).collect();
+        Known::of(slot.main(), &maps).without_keys(slot.main()).answered(slot.main())
+    }
+
     /// Makes what slots before this one left on the stack the same on every way here; returns what the slot's body is to do of
-    /// that.
-    pub(crate) fn forget_stack(&self, asm: &mut Assembler, slot: &Planned<'_>) -> Forgotten {
+    /// that, of whose look-ups this is `known`.
+    pub(crate) fn forget_stack(&self, asm: &mut Assembler, slot: &Planned<'_>, known: &Known) -> Forgotten {
         if slot.called {
             // It has a frame of its own.
             return Forgotten::default();
         }
-        let forgotten = Forgotten::of(&slot.body);
+        let forgotten = Forgotten::of(&slot.body, known);
         inline::zero(asm, &forgotten.before, self.frame);
         forgotten
     }
@@ -237,6 +246,7 @@ impl<'a> Glue<'a> {
         asm: &mut Assembler,
         slot: &Planned<'_>,
         functions: &SlotFunctions,
+        known: &Known,
         forgotten: &Forgotten,
     ) -> Result<(), ComposeError> {
         self.say(asm, format!("enter slot `{}`", slot.name));
@@ -251,13 +261,9 @@ impl<'a> Glue<'a> {
         } else {
             asm.origin(self.chain.modules[slot.module].name);
             let exit = asm.label();
-            let maps = self.object_maps(slot, |map| self.first_entry(map).is_some());
-            let known =
-                Known::of(slot.main(), &maps.collect()).without_keys(slot.main()).answered(slot.main());
             let first_entry = |map: usize| self.first_entry(self.linker.module_maps(slot.module)[map]);
             let (frame, narrowed) = (self.frame, &slot.body.narrowed);
-            let inlined =
-                Inlined { frame, exit, forgotten, narrowed, known: &known, first_entry: &first_entry };
+            let inlined = Inlined { frame, exit, forgotten, narrowed, known, first_entry: &first_entry };
             inline::main(asm, slot.main(), &self.links(slot, functions), inlined)?;
             asm.place(exit);
             asm.origin("");

@@ -72,10 +72,11 @@ impl Known {
         let targets = targets(insns);
         let mut state = State::new();
         let mut start = 0;
-        for (at, insn) in firsts(insns) {
+        let firsts: Vec<_> = firsts(insns).collect();
+        for (n, &(at, insn)) in firsts.iter().enumerate() {
             if targets.contains(&at) {
                 state = State::new();
-                start = at;
+                start = n;
             }
             if let Some(is_taken) = state.checks(insn) {
                 known.checks.insert(at, is_taken);
@@ -84,16 +85,15 @@ impl Known {
             state.run(insn, loads.get(&at).copied());
             if let Some(map) = looked_up {
                 known.calls.insert(at, map);
-                known.spare(insns, start, at);
+                known.spare(&firsts[start..n]);
                 state.set(0, Value::Answer);
             }
         }
         known
     }
 
-    /// Finds what made the arguments of the call at `at` and nothing else, from `start` on.
-    fn spare(&mut self, insns: &[Insn], start: usize, at: usize) {
-        let made: Vec<_> = firsts(&insns[..at]).filter(|(i, _)| *i >= start).collect();
+    /// Finds what made the arguments of a call and nothing else in what is in front of it.
+    fn spare(&mut self, made: &[(usize, Insn)]) {
         for argument in [1, 2] {
             for &(i, insn) in made.iter().rev() {
                 let makes = match insn.code {

@@ -134,13 +134,14 @@ fn emit_main(
     let mut last_relay = asm.here();
     for (i, slot) in in_order.iter().enumerate() {
         let last = i + 1 == in_order.len();
+        let known = glue.known(slot);
         let forgotten = if i > 0 {
             glue.unskip_before(asm, slot);
-            glue.forget_stack(asm, slot)
+            glue.forget_stack(asm, slot, &known)
         } else {
             Forgotten::default()
         };
-        glue.body(asm, slot, &functions[i], &forgotten)?;
+        glue.body(asm, slot, &functions[i], &known, &forgotten)?;
         if slot.observer {
             if last {
                 glue.kept_verdict(asm);
@@ -175,8 +176,9 @@ fn emit_main(
         asm.op(code::MOV64_REG, 0, 6, 0);
         glue.keep_verdict(asm);
         for (slot, functions) in at_exit.iter().zip(&functions[course.in_order..]) {
-            let forgotten = glue.forget_stack(asm, slot);
-            glue.body(asm, slot, functions, &forgotten)?;
+            let known = glue.known(slot);
+            let forgotten = glue.forget_stack(asm, slot, &known);
+            glue.body(asm, slot, functions, &known, &forgotten)?;
         }
         glue.kept_verdict(asm);
     }

@@ -166,6 +166,19 @@ fn a_program_that_runs_on_past_its_end_is_refused() {
             "{refusals:?}"
         );
     }
+    // Of which the answer is known.
+    let mut look_up = object(&PLAIN);
+    let main = &mut look_up.functions[0];
+    main.references.push(Reference { insn: main.insns.len() + 3, to: Referent::Map(0) });
+    main.insns.extend([
+        Insn::new(code::ST_W, FP, 0, -4, 0),
+        Insn::new(code::MOV64_REG, 2, FP, 0, 0),
+        Insn::new(code::ADD64_IMM, 2, 0, 0, -4),
+        Insn::new(code::LD_IMM64, 1, 0, 0, 0),
+        Insn::new(0, 0, 0, 0, 0),
+        Insn::new(code::CALL, 0, call::HELPER, 0, helper::MAP_LOOKUP_ELEM),
+    ]);
+    assert_eq!(refusals(&look_up).len(), 3);
     let mut object = object(&PLAIN);
     // What looks like an exit is half a number.
     object.functions[0].insns.push(Insn::new(code::LD_IMM64, 1, 0, 0, 0));
