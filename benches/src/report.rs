@@ -36,6 +36,17 @@ impl Row {
         let (value, min) = (sorted[sorted.len() / 2], sorted[0]);
         Self { case: case.into(), value, unit: unit.into(), min, runs: sorted.len(), kernel: None }
     }
+
+    /// What rounds of the second kind took more than those of the first, which they were measured in turn with. The least is that of
+    /// all the second less that of all the first: of a single pair it would be too little where the first was disturbed.
+    ///
+    /// # Panics
+    /// Without any round.
+    pub fn net(case: impl Into<String>, unit: &'static str, rounds: &[(f64, f64)]) -> Self {
+        let least = |of: fn(&(f64, f64)) -> f64| rounds.iter().map(of).fold(f64::MAX, f64::min);
+        let net: Vec<f64> = rounds.iter().map(|(base, target)| target - base).collect();
+        Self { min: least(|round| round.1) - least(|round| round.0), ..Self::of(case, unit, &net) }
+    }
 }
 
 /// A whole result.

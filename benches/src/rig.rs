@@ -231,10 +231,7 @@ impl Case {
 
     /// What the program takes more than one that only returns.
     pub fn row(&self) -> Row {
-        let least = |of: fn(&(f64, f64)) -> f64| self.rounds.iter().map(of).fold(f64::MAX, f64::min);
-        let net: Vec<f64> = self.rounds.iter().map(|(base, target)| target - base).collect();
-        let row = Row::of(&self.name, "ns", &net);
-        Row { min: least(|round| round.1) - least(|round| round.0), ..row }
+        Row::net(&self.name, "ns", &self.rounds)
     }
 
     /// What the harness takes.
