@@ -16,7 +16,7 @@ pub struct Row {
     pub value: f64,
     /// Unit of `value` and `min`.
     pub unit: Cow<'static, str>,
-    /// Least of the runs.
+    /// Least of the runs; of a [difference](Self::net) that of the leasts, which may be more than their median.
     pub min: f64,
     /// How many runs there were.
     pub runs: usize,

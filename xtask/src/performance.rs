@@ -17,7 +17,8 @@ Made by `cargo xtask performance` from what the benchmarks wrote down. Each of t
 kept; the numbers of one benchmark are of one run, and those of two benchmarks may be of two days.
 
 Nanoseconds are what the kernel tells of test runs (`BPF_PROG_TEST_RUN`) on one CPU. They are of use beside each other more than
-alone: the machine here is a virtual one.
+alone: the machine here is a virtual one. Where something is subtracted, round by round, the least is the least of all rounds less
+the least of what was subtracted, which may be more than the median of the differences.
 ";
 
 /// A benchmark: its name, and how it measures.

@@ -126,7 +126,8 @@ impl Compiled {
         }
     }
 
-    /// Follows the tree as the program does.
+    /// Follows the tree as the program does, which asks the guard of plain packets only: others it compares with the rule,
+    /// which does not match them either.
     pub fn walk(&self, key: &[u64; word::ROOM]) -> Walk {
         walk(Node(self.nodes[ROOT]), &self.nodes, &self.entries, key)
     }

@@ -34,14 +34,23 @@ fn behaviours() -> impl Strategy<Value = Behaviour> {
     let jumps = (octet.clone(), returns).prop_map(|(by, returns)| Jumps { by, returns });
     let answer = prop::sample::select(vec![Answer::Asked, Answer::AskedOtherwise, Answer::Copied]);
     let own = (prop::option::weighted(0.25, globals), prop::option::weighted(0.1, jumps), answer);
-    (octet.clone(), plus, (octet, any::<u8>()), 0..=STACK_ALONE / 8, any::<[bool; 4]>(), resize, own)
+    (octet.clone(), plus, (octet, any::<u8>()), 0..=STACK_ALONE / 8, any::<[bool; 5]>(), resize, own)
         .prop_map(
-            |(returns, plus, changes, words, [subprogram, exit_inside, back_edge, loops], resize, own)| {
+            |(
+                returns,
+                plus,
+                changes,
+                words,
+                [subprogram, exit_inside, back_edge, loops, halves],
+                resize,
+                own,
+            )| {
                 Behaviour {
                     returns,
                     plus,
                     changes,
                     stack: words * 8,
+                    halves,
                     subprogram,
                     exit_inside,
                     back_edge,

@@ -32,6 +32,8 @@ pub struct Behaviour {
     pub changes: (u8, u8),
     /// Octets of stack that it fills and checks.
     pub stack: i16,
+    /// It fills words of it in halves, some of them only when it knows that it has work.
+    pub halves: bool,
     /// What it does first with the answer of its look-up.
     pub answer: Answer,
     /// The packet's octet is read in a subprogram with a frame of its own.
@@ -94,6 +96,7 @@ impl Behaviour {
         plus: 0,
         changes: (0, 0),
         stack: 0,
+        halves: false,
         answer: Answer::Asked,
         subprogram: false,
         exit_inside: false,
@@ -333,8 +336,17 @@ fn main(behaviour: &Behaviour, maps: &Maps) -> Function {
 /// Fills the frame, and counts the run by a key below what it filled.
 fn count_run(asm: &mut Assembler, references: &mut Vec<Reference>, behaviour: &Behaviour) {
     let stack = behaviour.stack;
+    let half = |asm: &mut Assembler, octet: i16, value: i16| asm.mem(code::ST_W, FP, 0, octet, value.into());
     for offset in (8..=stack).step_by(8) {
-        asm.mem(code::ST_DW, FP, 0, -offset, i32::from(offset));
+        match offset % 24 {
+            _ if !behaviour.halves => asm.mem(code::ST_DW, FP, 0, -offset, i32::from(offset)),
+            8 => {
+                half(asm, -offset, offset);
+                half(asm, 4 - offset, 0);
+            }
+            16 => half(asm, -offset, offset),
+            _ => {}
+        }
     }
     let (key, nothing) = (-stack - 8, asm.label());
     if matches!(behaviour.answer, Answer::AskedOtherwise) {
@@ -372,6 +384,12 @@ fn count_run(asm: &mut Assembler, references: &mut Vec<Reference>, behaviour: &B
     asm.op(code::ADD64_IMM, 1, 0, 1);
     asm.mem(code::STX_DW, counter, 1, 0, 0);
     asm.place(missing);
+    for offset in (8..=stack).step_by(8).filter(|offset| behaviour.halves && offset % 24 != 8) {
+        half(asm, 4 - offset, 0);
+        if offset % 24 == 0 {
+            half(asm, -offset, offset);
+        }
+    }
 }
 
 /// Adds to what is returned, far above the verdicts, whatever of the frame is not as it was filled.

@@ -1,7 +1,7 @@
 //! What a body does at once with the answers of known look-ups: it asks whether they are null, and copies them to where it wants them.
 //!
 //! - The verifier finds out itself that such an answer is not null, but leaves the branch where something else leads to the same place.
-//!   A branch that is the only way to something stays, for it refuses what nothing leads to, and removes those itself.
+//!   A branch that is the only way down to something stays, for it refuses what nothing leads to, and removes those itself.
 //! - An answer that is copied, and not read any more from r0, is put where the copy would be.
 
 use std::collections::BTreeSet;
@@ -93,6 +93,10 @@ fn ways_down(insns: &[Insn]) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::insn::{FP, call, helper};
     use crate::object::{Reference, Referent};
@@ -151,6 +155,50 @@ mod tests {
         assert_eq!(known(&round).checks, [].into());
         // What follows one that is taken.
         assert_eq!(known(&[check(code::JNE_IMM, 0, 1), PASS, PASS, EXIT]).checks, [].into());
+    }
+
+    /// Instructions that some way leads to, if these branches are taken or not.
+    fn reached(insns: &[Insn], decided: &BTreeMap<usize, bool>) -> BTreeSet<usize> {
+        let mut reached = BTreeSet::new();
+        let mut ways = vec![0];
+        while let Some(at) = ways.pop() {
+            let Some(insn) = insns.get(at).filter(|_| reached.insert(at)) else { continue };
+            let is_taken = decided.get(&at).copied();
+            if insn.is_branch() && is_taken != Some(false) {
+                ways.extend(target(at, *insn));
+            }
+            if !matches!(insn.code, code::EXIT | code::JA) && is_taken != Some(true) {
+                ways.push(at + 1 + usize::from(insn.is_wide()));
+            }
+        }
+        reached
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+
+        #[test]
+        fn whatever_is_left_out_every_way_leads_where_one_led(
+            drawn in prop::collection::vec((0..6, any::<prop::sample::Index>(), any::<bool>()), 2..24),
+        ) {
+            let (mut insns, mut checks) = (Vec::new(), BTreeMap::new());
+            for (at, (kind, to, is_taken)) in drawn.iter().enumerate() {
+                let off = to.index(drawn.len()) as i16 - at as i16 - 1;
+                insns.push(match kind {
+                    0 => EXIT,
+                    1 => Insn::new(code::JA, 0, 0, off, 0),
+                    2 => Insn::new(code::JEQ_IMM, 7, 0, off, 0),
+                    3 => PASS,
+                    _ => {
+                        checks.insert(at, *is_taken);
+                        check(if *is_taken { code::JNE_IMM } else { code::JEQ_IMM }, 0, off)
+                    }
+                });
+            }
+            let mut known = Known { checks, ..Known::default() };
+            known.keep_ways(&insns);
+            prop_assert_eq!(reached(&insns, &known.checks), reached(&insns, &BTreeMap::new()), "{:?}", known);
+        }
     }
 
     #[test]
